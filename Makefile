@@ -1,0 +1,44 @@
+# `make demo` and `make test` are the only two commands a newcomer needs; both install what they use.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench soak lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.synced
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Create .venv and install everything, pinned by hash.
+
+$(STAMP): requirements/uv.txt requirements/dev.txt pyproject.toml
+	@sh scripts/setup.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: $(STAMP) ## Run a real crew offline and show its events being delivered and verified.
+	@$(BIN)/python -m crewcast.demo
+
+test: $(STAMP) check ## Lint, type-check and run all the tests.
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## Lint, formatting, types and layers.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format and apply the safe lint fixes.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Print the figures, as ratios within one run.
+	@$(BIN)/python -m benchmarks
+
+lock: $(STAMP) ## Resolve the requirements anew (pinned with hashes, no host names).
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header requirements/uv.in -o requirements/uv.txt --upgrade -q
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra server -o requirements/server.txt --upgrade -q
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra server --group dev -o requirements/dev.txt --upgrade -q
+
+clean: ## Remove the environment and all that was made by running.
+	rm -rf $(VENV) .cache .crewcast dist

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Creates the virtual environment and installs everything that is pinned in requirements/, by hash.
+# usage: setup.sh PYTHON VENV
+set -eu
+python=$1
+venv=$2
+
+if ! command -v "$python" >/dev/null 2>&1; then
+  echo "setup: $python was not found. Install Python 3.11 to 3.13, or name one: make PYTHON=/path/to/python" >&2
+  exit 1
+fi
+if ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; then
+  echo "setup: $("$python" --version) is not supported. Crewcast needs Python 3.11 to 3.13: make PYTHON=/path/to/python" >&2
+  exit 1
+fi
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+  version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  if [ -f /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq && apt-get install -y -qq "python$version-venv" >/dev/null
+  else
+    echo "setup: this Python cannot make virtual environments. Run: sudo apt-get install python$version-venv" >&2
+    exit 1
+  fi
+fi
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+VIRTUAL_ENV=$PWD/$venv "$venv/bin/uv" pip sync --quiet --require-hashes requirements/dev.txt
+# The project itself: editable, without touching the pinned set, built by the pinned hatchling.
+VIRTUAL_ENV=$PWD/$venv "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
