@@ -1,0 +1,40 @@
+"""What can go wrong, named by what the caller does next.
+
+    CrewcastError
+    ├── UsageError         the person corrects the command, the settings or the project
+    ├── StoreError         the operator looks at the data folder or the database
+    │   ├── StoreHeld      another server holds it: stop that one, or name another folder
+    │   ├── StoreFull      no room: nothing was written; make room and repeat
+    │   └── StoreUnusable  read-only, damaged, or of a newer version
+    └── SignatureError     the subscriber answers 401 and drops the request
+
+Expected results (a lost lease, a refused address, a failed attempt) are values, not exceptions.
+"""
+
+
+class CrewcastError(Exception):
+    """The root: its text is one or a few sentences that say what to do."""
+
+
+class UsageError(CrewcastError):
+    pass
+
+
+class StoreError(CrewcastError):
+    pass
+
+
+class StoreHeld(StoreError):
+    pass
+
+
+class StoreFull(StoreError):
+    pass
+
+
+class StoreUnusable(StoreError):
+    pass
+
+
+class SignatureError(CrewcastError):
+    pass
