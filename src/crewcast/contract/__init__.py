@@ -1,0 +1,1 @@
+"""What others see: the REST bodies, the webhook payloads and headers, the AsyncAPI document."""

@@ -1,0 +1,230 @@
+"""The bodies of the AMP API: a kickoff taken apart, a status put together, an error in all its shapes.
+
+Where AMP's published descriptions and the deployed AMP differ, both are served side by side:
+`status` beside `state`, `error`/`message`/`details` beside `detail`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from crewcast.contract.webhooks import JSON
+from crewcast.core import url
+from crewcast.core.event import Channel, Event
+from crewcast.core.lane import Lane
+from crewcast.core.run import Run, RunState, seconds
+
+URL_FIELDS = {
+    "taskWebhookUrl": Channel.TASK,
+    "stepWebhookUrl": Channel.STEP,
+    "crewWebhookUrl": Channel.CREW,
+}
+# Fields of AMP that are taken and kept, and not acted upon yet.
+KEPT_FIELDS = ("humanInputWebhook", "humanInputWebhookUrl", "webhooks", "restoreFromStateId")
+KNOWN_FIELDS = frozenset({"inputs", "meta", *URL_FIELDS, *KEPT_FIELDS})
+MAX_META_BYTES = 16 * 1024
+
+STATES = {
+    RunState.QUEUED: ("running", "PENDING"),
+    RunState.RUNNING: ("running", "STARTED"),
+    RunState.WAITING: ("awaiting_human_feedback", "PAUSED"),
+    RunState.COMPLETED: ("completed", "SUCCESS"),
+    RunState.FAILED: ("error", "FAILED"),
+    RunState.CANCELLED: ("error", "REVOKED"),
+}
+
+UrlCheck = Callable[[url.Target], str | None]
+
+
+class Problem(Exception):
+    """An answer that is an error. `details` is an object for programs, `message` a sentence for people."""
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        message: str,
+        details: JSON | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.body: JSON = {
+            "error": error,
+            "message": message,
+            "detail": message,
+            "details": details or {},
+            **extra,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Kickoff:
+    """A kickoff that can be started. `lanes` have distinct URLs; `warnings` are for the answer."""
+
+    inputs: JSON
+    meta: JSON | None
+    lanes: list[tuple[str, url.Target, Channel]]
+    options: JSON
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class CrewInputs:
+    """What is known of a crew's inputs; `derives` if a `@before_kickoff` may make some itself."""
+
+    names: Sequence[str]
+    derives: bool = False
+
+
+def parse_kickoff(body: bytes, crew: CrewInputs | None, check_url: UrlCheck) -> Kickoff:
+    """The kickoff in a request body; `crew` is None while CrewAI still loads.
+
+    Raises Problem: 400 for what is not a JSON object, 422 for everything inside it.
+    """
+    request = json_object(body)
+    warnings = _warnings(request)
+    inputs = _inputs(request, crew, warnings)
+    meta = request.get("meta")
+    if meta is not None and not isinstance(meta, dict):
+        raise _invalid("meta", "must be an object")
+    if meta is not None and len(msgspec.json.encode(meta)) > MAX_META_BYTES:
+        raise _invalid("meta", f"is larger than {MAX_META_BYTES} bytes, and every event would carry it")
+    return Kickoff(
+        inputs=inputs,
+        meta=meta,
+        lanes=_lanes(request, check_url),
+        options={name: request[name] for name in KEPT_FIELDS if request.get(name) is not None},
+        warnings=warnings,
+    )
+
+
+def json_object(body: bytes) -> JSON:
+    """Raises Problem 400 for anything but a JSON object."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as e:
+        raise Problem(400, "Bad Request", f"The body is not JSON: {e}") from e
+    if not isinstance(value, dict):
+        raise Problem(400, "Bad Request", 'The body must be a JSON object, such as {"inputs": {...}}')
+    return value
+
+
+def new_lanes(run_id: str, kickoff: Kickoff) -> list[Lane]:
+    return [
+        Lane(run_id=run_id, number=n, url=text, origin=target.origin, channels=channels)
+        for n, (text, target, channels) in enumerate(kickoff.lanes, 1)
+    ]
+
+
+def status(run: Run, now: int, crew_event: Event | None, total_tasks: int | None) -> JSON:
+    """The answer of `GET /status/{kickoff_id}`; `crew_event` is the run's last if it has ended."""
+    word, state = STATES[run.state]
+    total = run.total_tasks if run.total_tasks is not None else total_tasks
+    body: JSON = {
+        "kickoff_id": run.id,
+        "execution_id": run.id,
+        "crew": run.crew,
+        "status": word,
+        "state": state,
+        "progress": {"completed_tasks": run.completed_tasks, "total_tasks": total},
+    }
+    if total is None:
+        del body["progress"]["total_tasks"]
+    if run.current_task is not None:
+        body["current_task"] = run.current_task
+    if run.started_at is not None:
+        body["execution_time"] = seconds(run, now)
+    if crew_event is not None:
+        told = msgspec.json.decode(crew_event.whole or crew_event.body)
+        body |= {name: told[name] for name in ("result", "error", "execution_time") if name in told}
+    if run.error_detail is not None:
+        body["traceback"] = run.error_detail
+    return body
+
+
+def unknown_run(run_id: str) -> Problem:
+    return Problem(
+        404,
+        "Execution not found",
+        f"There is no execution {run_id[:64]!r} here",
+        state="NOT FOUND",
+    )
+
+
+def _warnings(request: JSON) -> list[str]:
+    warnings = []
+    for name in request:
+        if name not in KNOWN_FIELDS:
+            near = get_close_matches(name, KNOWN_FIELDS, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            warnings.append(f"{name!r} is not a field of a kickoff and was ignored{hint}")
+        elif name in KEPT_FIELDS and request[name] is not None:
+            warnings.append(f"{name!r} was stored and is not served yet")
+    return warnings
+
+
+def _inputs(request: JSON, crew: CrewInputs | None, warnings: list[str]) -> JSON:
+    needed = list(crew.names) if crew is not None else []
+    inputs = request.get("inputs")
+    if inputs is None:
+        raise Problem(
+            422,
+            "Validation Error",
+            'Missing required inputs: the body needs "inputs", an object'
+            + (f" with {', '.join(needed)}" if needed else ""),
+            {"missing_inputs": needed},
+        )
+    if not isinstance(inputs, dict):
+        raise _invalid("inputs", "must be an object of input names and values")
+    misplaced = [name for name in URL_FIELDS if name in inputs and name not in needed]
+    if misplaced:
+        names = ", ".join(misplaced)
+        raise Problem(
+            422,
+            "Validation Error",
+            f"{names} is inside `inputs`; did you mean it beside `inputs`, at the top of the body?",
+            {"misplaced": misplaced},
+        )
+    missing = [name for name in needed if name not in inputs]
+    if missing and crew is not None and crew.derives:
+        warnings.append(f"the crew's @before_kickoff is expected to make: {', '.join(missing)}")
+    elif missing:
+        raise Problem(
+            422,
+            "Validation Error",
+            f"Missing required inputs: {', '.join(missing)}",
+            {"missing_inputs": missing},
+        )
+    for name, value in inputs.items():
+        if isinstance(value, (dict, list)) or value is None:
+            warnings.append(f"input {name!r} is not a plain value; CrewAI puts str() of it into prompts")
+    return inputs
+
+
+def _lanes(request: JSON, check_url: UrlCheck) -> list[tuple[str, url.Target, Channel]]:
+    found: dict[str, tuple[url.Target, Channel]] = {}
+    for name, channel in URL_FIELDS.items():
+        text = request.get(name)
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise _invalid(name, "must be a text, an absolute http(s) URL")
+        try:
+            target = url.parse(text)
+        except ValueError as e:
+            raise _invalid(name, str(e)) from e
+        if reason := check_url(target):
+            raise _invalid(name, reason)
+        _, channels = found.get(text, (target, Channel(0)))
+        found[text] = (target, channels | channel)
+    return [(text, target, channels) for text, (target, channels) in found.items()]
+
+
+def _invalid(name: str, reason: str) -> Problem:
+    return Problem(422, "Validation Error", f"{name} {reason}", {"field": name})
