@@ -1,0 +1,5 @@
+import sys
+
+from crewcast.cli import main
+
+sys.exit(main())

@@ -1,0 +1,174 @@
+"""The HTTP application: its routes, and what every request passes through."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from crewcast.api import auth
+from crewcast.clock import Clock
+from crewcast.contract.amp import CrewInputs, Problem, UrlCheck
+from crewcast.core.errors import StoreError
+from crewcast.store.protocol import Store
+
+log = logging.getLogger("crewcast.api")
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class CrewView:
+    """What the API needs of a served crew. `inputs` waits while CrewAI loads; `known` does not.
+
+    `inputs` raises Problem 500 with the project's own error if it cannot be loaded.
+    """
+
+    name: str
+    inputs: Callable[[], Awaitable[CrewInputs]]
+    known: Callable[[], CrewInputs | None]
+    total_tasks: Callable[[], int | None]
+    state: Callable[[], str]
+
+
+@dataclass(slots=True)
+class Context:
+    """What the routes work with; made by `server.py`."""
+
+    store: Store
+    clock: Clock
+    tokens: auth.Tokens
+    crews: Mapping[str, CrewView]
+    check_url: UrlCheck
+    random: Callable[[int], bytes]
+    log_file: Callable[[str], Path]
+    max_body_bytes: int = 4 * 1024 * 1024
+    host_names: frozenset[str] | None = None
+    draining: bool = False
+
+    def token(self, request: Request) -> str:
+        return self.tokens.check(request.headers.get("authorization"))
+
+    def the_crew(self) -> CrewView:
+        return next(iter(self.crews.values()))
+
+
+def create_app(context: Context) -> ASGIApp:
+    from crewcast.api import amp, runs
+
+    routes = [
+        Route("/", amp.healthy, methods=["GET"]),
+        Route("/healthz", amp.healthz, methods=["GET"]),
+        Route("/inputs", amp.inputs, methods=["GET"]),
+        Route("/kickoff", amp.kickoff, methods=["POST"]),
+        Route("/status/{kickoff_id}", amp.status, methods=["GET"]),
+        Route("/asyncapi.yaml", amp.asyncapi, methods=["GET"]),
+        Route("/api/v1/runs/{kickoff_id}/events", runs.events, methods=["GET"]),
+        Route("/api/v1/runs/{kickoff_id}/events/{seq}", runs.event, methods=["GET"]),
+        Route("/api/v1/runs/{kickoff_id}/deliveries", runs.deliveries, methods=["GET"]),
+        Route("/api/v1/runs/{kickoff_id}/logs", runs.logs, methods=["GET"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            Problem: _problem,
+            HTTPException: _http_exception,
+            StoreError: _store_error,
+            Exception: _defect,
+        },
+    )
+    app.state.context = context
+    return Entrance(app, context.host_names)
+
+
+class Entrance:
+    """Before routing: the Host check, and `//kickoff` (a base URL with a slash) taken for `/kickoff`."""
+
+    def __init__(self, app: ASGIApp, host_names: frozenset[str] | None) -> None:
+        self._app = app
+        self._host_names = host_names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if self._host_names is not None:
+                host = next(
+                    (value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), ""
+                )
+                if not auth.host_allowed(host, self._host_names):
+                    problem = Problem(
+                        403, "Forbidden", f"This server does not answer to the name {host!r}; use its address"
+                    )
+                    await _answer(problem)(scope, receive, send)
+                    return
+            if "//" in scope["path"]:
+                path = re.sub("/+", "/", scope["path"])
+                scope = dict(scope) | {"path": path, "raw_path": path.encode()}
+        await self._app(scope, receive, send)
+
+
+def context_of(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body of at most `limit` bytes.
+
+    Raises Problem 413 for a larger one, without reading it to its end.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise Problem(
+                413,
+                "Payload Too Large",
+                f"The body is over {limit} bytes",
+                {"max_body_bytes": limit},
+                {"connection": "close"},
+            )
+    return bytes(body)
+
+
+def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, dict(headers or {}), "application/json")
+
+
+def _answer(problem: Problem) -> Response:
+    return answer(problem.body, problem.status, problem.headers)
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _answer(error)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = {
+        404: f"There is nothing at {request.url.path[:200]}",
+        405: f"{request.method} is not served at {request.url.path[:200]}",
+    }.get(error.status_code, error.detail)
+    return _answer(Problem(error.status_code, error.detail, told, headers=error.headers))
+
+
+async def _store_error(_request: Request, error: Exception) -> Response:
+    log.error("not stored: %s", error)
+    return _answer(
+        Problem(503, "Service Unavailable", f"Nothing was stored: {error}", headers={"retry-after": "5"})
+    )
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    await asyncio.sleep(0)
+    return _answer(Problem(500, "Internal Server Error", "A defect of Crewcast; its log has the details"))

@@ -1,0 +1,182 @@
+"""What can be seen of a run beyond AMP's API: its events as they come, its deliveries, its output."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+
+from crewcast.api.app import Context, answer, context_of
+from crewcast.contract import amp as bodies
+from crewcast.contract.amp import Problem
+from crewcast.contract.webhooks import JSON, rfc3339
+from crewcast.core import url
+from crewcast.core.backoff import SECOND
+from crewcast.core.event import Event
+from crewcast.core.run import Run
+from crewcast.store.protocol import Hint
+
+PAGE = 100
+KEEP_ALIVE = 15 * SECOND
+
+
+async def events(request: Request) -> Response:
+    """A page of the run's log (`after`, `limit`), or with `Accept: text/event-stream` all of it as it comes.
+
+    A stream starts after `Last-Event-ID` (or `after`) and ends with the run.
+    """
+    context = context_of(request)
+    context.token(request)
+    run = await _run(context, request)
+    after = _number(request, "after", 0)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        last = request.headers.get("last-event-id", "")
+        start = int(last) if last.isdecimal() and len(last) < 16 else after
+        return StreamingResponse(
+            _stream(context, run.id, start),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
+        )
+    limit = min(_number(request, "limit", PAGE), 1000)
+    found = await context.store.events(run.id, after, limit)
+    return answer({"kickoff_id": run.id, "events": [_told(event) for event in found]})
+
+
+async def event(request: Request) -> Response:
+    """One event with its whole payload, also where the delivered one was cut."""
+    context = context_of(request)
+    context.token(request)
+    run = await _run(context, request)
+    text = request.path_params["seq"]
+    seq = int(text) if text.isdecimal() and len(text) < 16 else 0
+    found = await context.store.events(run.id, seq - 1, 1) if seq > 0 else []
+    if not found or found[0].seq != seq:
+        raise Problem(404, "Event not found", f"Run {run.id} has no event {text[:32]!r}")
+    return answer(_told(found[0], whole=True))
+
+
+async def deliveries(request: Request) -> Response:
+    """The run's lanes, every attempt and its outcome, and what was given up."""
+    context = context_of(request)
+    context.token(request)
+    run = await _run(context, request)
+    lanes = await context.store.lanes(run.id)
+    attempts = await context.store.attempts(run.id, _number(request, "after", 0))
+    dead = await context.store.dead_letters(run.id)
+    return answer(
+        {
+            "kickoff_id": run.id,
+            "lanes": [
+                {
+                    "lane": lane.number,
+                    "url": url.redacted(lane.url),
+                    "channels": [channel.label for channel in lane.channels],
+                    "settled": lane.settled,
+                    "pending": lane.cursor < lane.tail and lane.closed is None,
+                    "due_at": None if lane.due_at is None else rfc3339(lane.due_at),
+                    "closed": lane.closed,
+                }
+                for lane in lanes
+            ],
+            "attempts": [
+                {
+                    "id": number,
+                    "lane": attempt.lane,
+                    "seq": attempt.seq,
+                    "attempt": attempt.number,
+                    "at": rfc3339(attempt.at),
+                    "outcome": attempt.outcome.kind,
+                    "status": attempt.outcome.status,
+                    "seconds": attempt.outcome.duration / SECOND,
+                    "verdict": attempt.verdict,
+                    "detail": attempt.outcome.detail,
+                }
+                for number, attempt in attempts
+            ],
+            "dead_letters": [
+                {"lane": letter.lane, "seq": letter.seq, "at": rfc3339(letter.at), "reason": letter.reason}
+                for letter in dead
+            ],
+        }
+    )
+
+
+async def logs(request: Request) -> Response:
+    """What the crew printed on stdout and stderr, as text."""
+    context = context_of(request)
+    context.token(request)
+    run = await _run(context, request)
+    file = context.log_file(run.id)
+    if not await asyncio.to_thread(file.is_file):
+        return PlainTextResponse("")
+    return FileResponse(file, media_type="text/plain; charset=utf-8")
+
+
+async def _run(context: Context, request: Request) -> Run:
+    run_id = request.path_params["kickoff_id"]
+    run = await context.store.run(run_id)
+    if run is None:
+        raise bodies.unknown_run(run_id)
+    return run
+
+
+async def _stream(context: Context, run_id: str, after: int) -> AsyncIterator[bytes]:
+    """Server-sent events: `run` when its state moves, `event` for each of the log, id = seq."""
+    changed = asyncio.Event()
+
+    def listener(hint: Hint, about: str) -> None:
+        if hint is Hint.EVENTS and about == run_id:
+            changed.set()
+
+    forget = context.store.listen(listener)
+    told: JSON | None = None
+    try:
+        while True:
+            changed.clear()
+            run = await context.store.run(run_id)
+            if run is None:
+                return
+            while found := await context.store.events(run_id, after, PAGE):
+                for one in found:
+                    yield _sse("event", _told(one), one.seq)
+                after = found[-1].seq
+            crew = context.crews.get(run.crew)
+            state = bodies.status(run, context.clock.now(), None, crew.total_tasks() if crew else None)
+            state["crew_state"] = crew.state() if crew else "not served here"
+            state.pop("execution_time", None)
+            if state != told:
+                told = state
+                yield _sse("run", state)
+            if run.state.ended and run.seq <= after:
+                return
+            if not await context.clock.wait(changed, 1 * SECOND if not run.started_at else KEEP_ALIVE):
+                yield b": still here\n\n"
+    finally:
+        forget()
+
+
+def _sse(name: str, body: JSON, seq: int | None = None) -> bytes:
+    head = f"id: {seq}\n" if seq is not None else ""
+    return f"{head}event: {name}\ndata: ".encode() + msgspec.json.encode(body) + b"\n\n"
+
+
+def _told(event: Event, *, whole: bool = False) -> JSON:
+    body = event.whole if whole and event.whole is not None else event.body
+    return {
+        "id": event.id,
+        "seq": event.seq,
+        "channel": event.channel.label,
+        "type": event.type,
+        "at": rfc3339(event.at),
+        "run_attempt": event.run_attempt,
+        "cut": event.whole is not None,
+        "payload": msgspec.Raw(body),
+    }
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not text.isdecimal() or len(text) > 15:
+        raise Problem(422, "Validation Error", f"{name} must be a whole number from 0", {"field": name})
+    return int(text)

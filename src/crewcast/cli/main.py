@@ -1,0 +1,160 @@
+"""The commands, their flags, and how they end: 0 done, 1 the run failed, 2 something to correct."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from crewcast import __version__
+from crewcast.core.errors import CrewcastError
+
+DESCRIPTION = """\
+The open, self-hosted home for CrewAI projects, with webhook streaming you can trust.
+
+  crewcast dev              serve the project in this folder on your laptop
+  crewcast serve PROJECT    serve it in production
+  crewcast kickoff --watch topic=tea
+                            start a run and watch it
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(
+        prog="crewcast", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    whole.add_argument("--version", action="version", version=f"crewcast {__version__}")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _serving(commands)
+    _asking(commands)
+    _keys(commands)
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    args = parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+    except CrewcastError as e:
+        print(f"crewcast: {e}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as e:
+        if (e.name or "").split(".")[0] not in _SERVER_PARTS:
+            raise
+        print(f"crewcast: {e.name} is missing. Run: pip install 'crewcast[server]'", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output left
+        return 0
+    return status
+
+
+_SERVER_PARTS = frozenset({"httptools", "msgspec", "starlette", "uvicorn", "uvloop", "yaml"})
+
+
+def log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _serving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from crewcast import config
+
+    for name, text in (
+        (
+            "dev",
+            "serve a project on a laptop: prints URL, token and a curl; webhooks may go to loopback and http",
+        ),
+        (
+            "serve",
+            "serve a project in production: a token is required, webhooks go to https and public addresses",
+        ),
+    ):
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        default = {"nargs": "?", "default": "."} if name == "dev" else {}
+        command.add_argument("project", metavar="PROJECT", help="folder of the CrewAI project", **default)  # type: ignore[arg-type]
+        config.add_flags(command, name)
+        command.set_defaults(run=_run_serving, command=name)
+
+
+def _run_serving(args: argparse.Namespace) -> int:
+    from crewcast.cli import serving
+
+    return serving.run(args)
+
+
+def _asking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    kickoff = commands.add_parser(
+        "kickoff",
+        help="start a run",
+        description="Starts a run and prints its kickoff id. With --watch the exit status is the run's outcome.",
+    )
+    kickoff.add_argument(
+        "inputs", nargs="*", metavar="key=value", help="an input; key:=JSON for other than text"
+    )
+    kickoff.add_argument("--watch", action="store_true", help="show the run as it happens, until it ends")
+    kickoff.add_argument("--task-url", metavar="URL", help="taskWebhookUrl")
+    kickoff.add_argument("--step-url", metavar="URL", help="stepWebhookUrl")
+    kickoff.add_argument("--crew-url", metavar="URL", help="crewWebhookUrl")
+    kickoff.add_argument("--meta", metavar="JSON", help="object that task and crew events echo")
+    kickoff.add_argument(
+        "--key", metavar="TEXT", help="Idempotency-Key: repeating the command starts no second run"
+    )
+    kickoff.set_defaults(run=_run_asking, ask="kickoff")
+    for name, text in (
+        ("status", "print the status of a run as JSON"),
+        ("logs", "print what the crew wrote to stdout and stderr"),
+        ("watch", "show a run as it happens, from its first event"),
+    ):
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        command.add_argument("kickoff_id", metavar="ID")
+        command.set_defaults(run=_run_asking, ask=name)
+    for command in (kickoff, *(commands.choices[name] for name in ("status", "logs", "watch"))):
+        command.add_argument("--url", help="the server (default: CREWCAST_URL, else http://127.0.0.1:8000)")
+        command.add_argument("--token", help="its bearer token (default: CREWCAST_TOKEN)")
+
+
+def _run_asking(args: argparse.Namespace) -> int:
+    from crewcast.cli import asking
+
+    return asking.run(args)
+
+
+def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from crewcast import config
+
+    secret = commands.add_parser(
+        "secret", help="signing secrets", description="Signing secrets of subscribers."
+    )
+    actions = secret.add_subparsers(metavar="ACTION", required=True)
+    show = actions.add_parser(
+        "show",
+        help="print the secret that a subscriber verifies with",
+        description="Prints the secret that verifies what is sent to an origin (or to the origin of a URL).",
+    )
+    show.add_argument("--origin", required=True, metavar="URL", help="such as https://hooks.example.com")
+    config.add_flags(show, "secret")
+    show.set_defaults(run=_show_secret)
+
+
+def _show_secret(args: argparse.Namespace) -> int:
+    from crewcast import config
+    from crewcast.core import signature, url
+    from crewcast.core.errors import UsageError
+    from crewcast.keys import master_secret
+
+    settings = config.load("secret", vars(args), os.environ)
+    try:
+        origin = url.parse(args.origin).origin
+    except ValueError as e:
+        raise UsageError(f"--origin {e}") from e
+    file = settings.key_file or settings.data_dir / "secret.key"
+    if not file.exists():
+        raise UsageError(f"there is no key file {file}; name the server's data folder with --data-dir")
+    print(signature.origin_secret(master_secret(settings), origin))
+    return 0

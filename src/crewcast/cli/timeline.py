@@ -1,0 +1,95 @@
+"""A run as readable lines: one for each event, cut to the width of the terminal."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+JSON = dict[str, Any]
+
+_COLOURS = {"task": "32", "step": "36", "crew": "1;32", "run": "90", "error": "31"}
+
+
+class Timeline:
+    """Prints to `out`; `clock` gives seconds and is asked once at the start."""
+
+    def __init__(
+        self,
+        out: TextIO,
+        *,
+        width: int = 120,
+        colour: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._out = out
+        self._width = width
+        self._colour = colour
+        self._clock = clock
+        self._began = clock()
+        self._said = ""
+
+    @classmethod
+    def of_terminal(cls) -> "Timeline":
+        out = sys.stdout
+        colour = out.isatty() and not os.environ.get("NO_COLOR")
+        return cls(out, width=shutil.get_terminal_size((120, 24)).columns, colour=colour)
+
+    def state(self, body: JSON) -> None:
+        """The run's state, when it says something new."""
+        if body["state"] == "PENDING":
+            loading = body.get("crew_state") == "loading"
+            text = "queued; CrewAI is still loading" if loading else "queued"
+        elif body["state"] == "STARTED":
+            total = body["progress"].get("total_tasks")
+            text = "started" + (f", {total} tasks" if total else "")
+        else:
+            return
+        if text != self._said:
+            self._said = text
+            self._line("run", "", text)
+
+    def note(self, text: str) -> None:
+        self._line("run", "", text)
+
+    def event(self, event: JSON) -> None:
+        payload, seq = event["payload"], str(event["seq"])
+        if event["channel"] == "step":
+            step = payload["step"]
+            self._line("step", seq, f"{payload.get('task_id', ''):<18} {step['type']:<12} {_step_text(step)}")
+            return
+        failed = payload["status"] == "error"
+        text = payload.get("output") or (payload.get("result") or {}).get("output") or ""
+        if failed:
+            text = payload.get("error") or text
+        took = f" in {payload['execution_time']:.2f} s" if "execution_time" in payload else ""
+        about = f"{payload['task_id']:<18} " if event["channel"] == "task" else ""
+        self._line(
+            event["channel"], seq, f"{about}{payload['status']}{took}: {_one_line(text)}", failed=failed
+        )
+
+    def _line(self, kind: str, seq: str, text: str, *, failed: bool = False) -> None:
+        line = f"{self._clock() - self._began:7.2f}s  {kind:<4} {seq:>3}  {text}"
+        if len(line) > self._width:
+            line = line[: self._width - 1] + "…"
+        if self._colour:
+            line = f"\x1b[{_COLOURS['error' if failed else kind]}m{line}\x1b[0m"
+        print(line, file=self._out, flush=True)
+
+
+def _step_text(step: JSON) -> str:
+    tool, arguments = step.get("tool"), step.get("input")
+    shown = ", ".join(f"{name}={value!r}" for name, value in (arguments or {}).items())
+    match step["type"]:
+        case "tool_call":
+            return f"{tool}({shown})"
+        case "tool_result":
+            return f"{tool} -> {_one_line(step.get('output', ''))}"
+        case _:
+            return _one_line(step.get("content", ""))
+
+
+def _one_line(text: str) -> str:
+    printable = "".join(c if c.isprintable() else " " for c in text[:2000])
+    return " ".join(printable.split())

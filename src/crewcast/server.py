@@ -1,0 +1,308 @@
+"""The composition root: one node with all its parts, and the only real clock.
+
+Start: the store (it holds the data folder), the socket, HTTP; CrewAI loads meanwhile in its host.
+Stop: no new kickoffs, running crews may finish, attempts in flight end, then everything is let go.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from crewcast.api.app import Context, CrewView, create_app
+from crewcast.api.auth import Tokens
+from crewcast.clock import RealClock
+from crewcast.config import Settings, token_of
+from crewcast.contract.amp import CrewInputs, Problem
+from crewcast.core.backoff import SECOND, RetryPolicy
+from crewcast.core.errors import UsageError
+from crewcast.crew import environment
+from crewcast.crew.host import Host
+from crewcast.crew.project import Project
+from crewcast.crew.served import LoadError, ServedCrew, log_file
+from crewcast.crew.worker import Worker, WorkerLimits
+from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
+from crewcast.dispatch.egress import EgressPolicy
+from crewcast.dispatch.sender import Sender, SenderLimits
+from crewcast.keys import master_secret
+from crewcast.store.sqlite import SQLiteStore
+
+log = logging.getLogger("crewcast")
+
+Announce = Callable[[str, str], None]  # url, token
+
+
+class _Http(uvicorn.Server):
+    """uvicorn without its signal handlers: stopping is ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises UsageError if the port is in use or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(1024)
+    except OSError as e:
+        sock.close()
+        if e.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"port {port} is in use; name another with --port, or --port 0 for a free one"
+            ) from e
+        raise UsageError(f"cannot listen on {host}:{port}: {e.strerror or e}") from e
+    sock.setblocking(False)
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(settings: Settings, project: Project, announce: Announce) -> None:
+    """Runs a node until SIGTERM or SIGINT; a second signal cuts the drain short.
+
+    Raises UsageError or StoreError for what must be mended before it can start.
+    """
+    token = token_of(settings)
+    if token is None and settings.command == "serve":
+        raise UsageError("a token is required: set CREWCAST_TOKEN, token_file in crewcast.toml, or --token")
+    token = token or secrets.token_urlsafe(24)
+    python = environment.interpreter(project.root, settings.python)
+    stop = _Stop()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await SQLiteStore.open(settings.data_dir)
+        stack.push_async_callback(store.close)
+        sock = listen(settings.host, settings.port)
+        stack.callback(sock.close)
+        stub_llm = (
+            await stack.enter_async_context(_stub_llm(settings)) if settings.values.get("stub_llm") else None
+        )
+        node = _Node(settings, store, project, python, stub_llm, token)
+        stack.push_async_callback(node.close)
+        await node.recover()
+        http = _http(create_app(node.context))
+        serving = asyncio.create_task(http.serve([sock]))
+        announce(url_of(sock), token)
+        node.start()
+        await stop.wait_for(serving, *node.tasks)
+        log.info("stopping: no new kickoffs; running crews may take %g s", settings.drain)
+        await node.drain(stop)
+        http.should_exit = True
+        await serving
+
+
+class _Stop:
+    """SIGTERM and SIGINT as an event; the second one is `urgent`."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.urgent = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        (self.urgent if self.asked.is_set() else self.asked).set()
+
+    async def wait_for(self, *parts: asyncio.Task[None]) -> None:
+        """Until a signal. A part that ends before is a defect and ends the server."""
+        waiter = asyncio.create_task(self.asked.wait())
+        done, _ = await asyncio.wait({waiter, *parts}, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        for part in done - {waiter}:
+            part.result()
+            raise RuntimeError(f"{part.get_name()} ended by itself")
+
+
+class _Node:
+    """The parts of a node and how they know each other."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: SQLiteStore,
+        project: Project,
+        python: str,
+        stub_llm: str | None,
+        token: str,
+    ) -> None:
+        clock = RealClock()
+        dev = settings.command == "dev"
+        data: Path = settings.data_dir
+        self._settings = settings
+        self.host = Host(python, environment.variables(os.environ, python))
+        self.crew = ServedCrew(project, self.host, stub_llm)
+        self.worker = Worker(
+            store,
+            {self.crew.name: self.crew},
+            data,
+            clock,
+            WorkerLimits(settings.max_runs, settings.max_event_bytes),
+        )
+        egress = EgressPolicy(allow_http=dev, allow_loopback=dev, allow=settings.allow_networks)
+        self.sender = Sender(egress, limits=SenderLimits(total=settings.delivery_timeout))
+        self.dispatcher = Dispatcher(
+            store,
+            self.sender,
+            master_secret(settings),
+            clock,
+            random.random,
+            policy=RetryPolicy(
+                schedule=tuple(int(wait * SECOND) for wait in settings.retry_schedule),
+                give_up_after=settings.seconds("give_up_after"),
+            ),
+            limits=DispatchLimits(crew_wait=settings.seconds("crew_wait")),
+        )
+        self.context = Context(
+            store=store,
+            clock=clock,
+            tokens=Tokens(token),
+            crews={self.crew.name: _view(self.crew)},
+            check_url=egress.check_url,
+            random=os.urandom,
+            log_file=lambda run_id: log_file(data, run_id),
+            max_body_bytes=settings.max_body_bytes,
+            host_names=frozenset({settings.host.lower()}) if dev else None,
+        )
+        self._store = store
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def recover(self) -> None:
+        await self._store.void_leases(RealClock().now())
+        await self.worker.recover()
+
+    def start(self) -> None:
+        self.tasks = [
+            asyncio.create_task(self.worker.run(), name="worker"),
+            asyncio.create_task(self.dispatcher.run(), name="dispatcher"),
+        ]
+        self._loading = asyncio.create_task(self._load())
+
+    async def _load(self) -> None:
+        """Loads the crew before anybody asks, and says at once if it cannot be loaded."""
+        try:
+            description = await self.crew.describe()
+        except LoadError as e:
+            log.error("crew %s cannot be loaded: %s\n%s", self.crew.name, e, e.detail)
+        else:
+            tasks = ", ".join(task["task_id"] for task in description.tasks)
+            log.info(
+                "crew %s is ready; inputs: %s; tasks: %s",
+                self.crew.name,
+                ", ".join(description.inputs) or "none",
+                tasks,
+            )
+        self.worker.wake()
+
+    async def drain(self, stop: _Stop) -> None:
+        self.context.draining = True
+        draining = asyncio.create_task(self.worker.drain(self._settings.seconds("drain")))
+        hurry = asyncio.create_task(stop.urgent.wait())
+        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            await self.worker.drain(0)
+        hurry.cancel()
+        await draining
+        await self.dispatcher.stop(self._settings.seconds("delivery_timeout"))
+
+    async def close(self) -> None:
+        for task in [*self.tasks, self._loading] if self.tasks else []:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.host.close()
+        await self.sender.close()
+
+
+def _view(crew: ServedCrew) -> CrewView:
+    async def inputs() -> CrewInputs:
+        try:
+            found = await crew.describe()
+        except LoadError as e:
+            raise Problem(
+                500,
+                "Project Not Loadable",
+                f"The project cannot be loaded: {e}",
+                {"project": crew.project.root, "traceback": e.detail},
+            ) from e
+        return CrewInputs(found.inputs, found.derives_inputs)
+
+    def known() -> CrewInputs | None:
+        found = crew.known
+        return None if found is None else CrewInputs(found.inputs, found.derives_inputs)
+
+    def total_tasks() -> int | None:
+        return None if crew.known is None else len(crew.known.tasks)
+
+    def state() -> str:
+        if crew.loading:
+            return "loading"
+        return "ready" if crew.known is not None else "not loadable"
+
+    return CrewView(crew.name, inputs, known, total_tasks, state)
+
+
+@contextlib.asynccontextmanager
+async def _stub_llm(settings: Settings) -> AsyncIterator[str]:
+    """The offline LLM on a free loopback port; its base URL."""
+    from crewcast import stub_llm
+
+    sock = listen("127.0.0.1", 0)
+    http = _http(stub_llm.create_app(settings.stub_delay))
+    serving = asyncio.create_task(http.serve([sock]))
+    try:
+        yield f"{url_of(sock)}/v1"
+    finally:
+        http.should_exit = True
+        await serving
+
+
+def _http(app: ASGIApp) -> _Http:
+    return _Http(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+def run(settings: Settings, project: Project, announce: Announce) -> None:
+    """`serve` in an event loop of its own: uvloop where it exists."""
+    threading.excepthook = _end_loudly
+    if sys.platform == "win32":
+        raise UsageError("Crewcast forks its crews and needs Linux or macOS; on Windows use WSL")
+    import uvloop
+
+    uvloop.run(serve(settings, project, announce))
+
+
+def _end_loudly(args: threading.ExceptHookArgs) -> None:
+    """A thread of ours that dies must not leave a server that looks alive."""
+    log.critical("thread %s died", args.thread and args.thread.name, exc_info=args.exc_value)
+    os._exit(70)
