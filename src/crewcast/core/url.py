@@ -1,10 +1,17 @@
 """Webhook URLs: what is accepted at kickoff, and the origin that limits and secrets belong to."""
 
+import ipaddress
+import re
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_LENGTH = 2048
+
+# Host and port, nothing else: what Python's parser lets pass around brackets differs between its releases.
+_NETLOC = re.compile(r"(?:\[[^\[\]@]*\]|[^\[\]@:]+)(?::[0-9]*)?")
+# A last label that resolvers may take for a number: `127.1`, `0x7f.1`, `2130706433`, `0177.0.0.1`.
+_NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,8 @@ class Target:
 def parse(url: str) -> Target:
     """Takes an absolute http(s) URL apart.
 
-    Raises ValueError with a sentence that says what is wrong. No DNS is done.
+    Raises ValueError with a sentence that says what is wrong. No DNS is done. One host has one
+    spelling in the result, since limits, health and the signing secret belong to the origin.
     """
     if len(url) > MAX_LENGTH:
         raise ValueError(f"is longer than {MAX_LENGTH} characters")
@@ -40,39 +48,63 @@ def parse(url: str) -> Target:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as e:
-        raise ValueError(f"is not a valid URL ({e})") from e
+        raise ValueError("is not a valid URL") from e
     scheme = parts.scheme.lower()
     if scheme not in DEFAULT_PORTS or not parts.netloc:
         raise ValueError("is not an absolute http(s) URL")
     if "@" in parts.netloc:
         raise ValueError("carries credentials; Crewcast never sends them from a URL")
+    if not _NETLOC.fullmatch(parts.netloc):
+        raise ValueError("has a host name that is not valid")
     if port == 0:
         raise ValueError("names port 0")
-    return Target(scheme, _host(parts), port or DEFAULT_PORTS[scheme], _path(parts))
+    bracketed = parts.netloc.startswith("[")
+    host = _ipv6(parts.hostname or "") if bracketed else _name(parts.hostname or "")
+    return Target(scheme, host, port or DEFAULT_PORTS[scheme], _path(parts.path, parts.query))
 
 
-def _host(parts: SplitResult) -> str:
-    name = parts.hostname or ""
+def is_numeric(host: str) -> bool:
+    """Whether some resolver may read the name as an IPv4 address, in whatever spelling."""
+    return _NUMERIC.fullmatch(host.removesuffix(".")) is not None
+
+
+def _ipv6(text: str) -> str:
+    if "%" in text:
+        raise ValueError("has an IPv6 address with a zone id, which means nothing outside one machine")
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError as e:
+        raise ValueError("has an IPv6 address that is not valid") from e
+
+
+def _name(name: str) -> str:
+    # Longer names are invalid anyway, and the codec below takes long over long ones.
+    if len(name) > 254:
+        raise ValueError("has a host name that is not valid")
     if not name.isascii():
         try:
-            name = name.encode("idna").decode()
+            name = name.encode("idna").decode().lower()
         except UnicodeError as e:
             raise ValueError("has a host name that is not valid") from e
-    name = name.rstrip(".")
-    if ":" not in name:
-        labels = name.split(".")
-        if len(name) > 253 or not all(0 < len(label) < 64 for label in labels):
-            raise ValueError("has a host name that is not valid")
-        if not all(c.isalnum() or c in "-_" for label in labels for c in label):
-            raise ValueError("has a host name that is not valid")
+    name = name.removesuffix(".")
+    labels = name.split(".")
+    if len(name) > 253 or not all(0 < len(label) < 64 for label in labels):
+        raise ValueError("has a host name that is not valid")
+    if not all(c.isalnum() or c in "-_" for label in labels for c in label):
+        raise ValueError("has a host name that is not valid")
+    if is_numeric(name):
+        try:
+            ipaddress.IPv4Address(name)
+        except ValueError as e:
+            raise ValueError("has an IPv4 address that is not four decimal numbers") from e
     return name
 
 
-def _path(parts: SplitResult) -> str:
-    path = parts.path or "/"
-    if not path.isascii() or not parts.query.isascii():
+def _path(path: str, query: str) -> str:
+    path = path or "/"
+    if not path.isascii() or not query.isascii():
         raise ValueError("has a character outside ASCII in its path or query; percent-encode it")
-    return f"{path}?{parts.query}" if parts.query else path
+    return f"{path}?{query}" if query else path
 
 
 def redacted(url: str) -> str:

@@ -42,6 +42,9 @@ class Mapping:
                 return self._tool_started(raw)
             case "tool_usage_finished" | "tool_usage_error":
                 return self._tool_ended(raw)
+            case "tool_validate_input_error" | "tool_selection_error":
+                # A call that never started: told as a call and its result, so that each has the other.
+                return [*self._tool_started(raw), *self._tool_ended(raw)]
             case "task_completed":
                 return self._task_completed(raw)
             case "task_failed":

@@ -67,6 +67,13 @@ def test_native_calls_are_a_call_and_a_result():
     ) == [{"type": "tool_result", "tool": "add", "input": {"a": 1}, "output": "no b"}]
 
 
+@pytest.mark.parametrize("kind", ["tool_validate_input_error", "tool_selection_error"])
+def test_a_call_that_never_started_is_told_with_its_result(kind):
+    found = steps(Mapping(KICKOFF), raw(kind, mode="native", tool="nope", args={}, error="no such tool"))
+    assert [step["type"] for step in found] == ["tool_call", "tool_result"]
+    assert found[1]["output"] == "no such tool"
+
+
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [

@@ -1,0 +1,1 @@
+"""`make bench`: figures as ratios of one run, since machines are shared and noisy. Nothing is asserted."""

@@ -1,0 +1,167 @@
+"""Durable delivery (commit, POST, outcome) against a bare loop of the same sender without storage."""
+
+import asyncio
+import os
+import random
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from benchmarks import receiver
+from crewcast.clock import RealClock
+from crewcast.contract import webhooks
+from crewcast.core import ids, signature, url
+from crewcast.core import run as runs
+from crewcast.core.event import Channel, Event
+from crewcast.core.lane import Lane
+from crewcast.core.run import Run
+from crewcast.dispatch.dispatcher import Dispatcher
+from crewcast.dispatch.egress import EgressPolicy
+from crewcast.dispatch.sender import Sender
+from crewcast.store.protocol import Hint
+from crewcast.store.sqlite import SQLiteStore
+
+LANES = 64
+EVENTS_PER_LANE = 250
+ROUNDS = 3
+RATE = 200  # events per second for the latency
+RATE_SECONDS = 5
+MASTER = bytes(32)
+EGRESS = EgressPolicy(allow_http=True, allow_loopback=True)
+LEASE = 3_600_000_000
+TEXT = "What a tool said. " * 48  # a payload of about 1 KB
+
+
+def draft(run_id: str, at: int) -> webhooks.Draft:
+    return webhooks.step(run_id, "research_task", "tool_result", at, agent="Researcher", tool="search", output=TEXT)
+
+
+def event(run_id: str, seq: int, at: int) -> Event:
+    return webhooks.encode(draft(run_id, at), run_id, seq, 1, 1 << 20)
+
+
+async def bare(target: url.Target) -> float:
+    """Events per second of 64 loops that encode, sign and POST, and keep nothing."""
+    sender = Sender(EGRESS)
+    key = signature.key_of(signature.origin_secret(MASTER, target.origin))
+    clock = RealClock()
+
+    async def loop(run_id: str) -> None:
+        lane = Lane(run_id, 1, "", target.origin, Channel.STEP)
+        for seq in range(1, EVENTS_PER_LANE + 1):
+            now = clock.now()
+            one = event(run_id, seq, now)
+            timestamp = now // 1_000_000
+            signed = signature.sign(key, one.id, timestamp, one.body)
+            headers = webhooks.headers(one, lane, timestamp=timestamp, signatures=signed)
+            outcome = await sender.post(target, headers, one.body)
+            assert outcome.accepted, outcome
+
+    began = time.perf_counter()
+    await asyncio.gather(*(loop(ids.run_id(clock.now(), os.urandom(10))) for _ in range(LANES)))
+    took = time.perf_counter() - began
+    await sender.close()
+    return LANES * EVENTS_PER_LANE / took
+
+
+class Node:
+    """A store, a sender and a dispatcher, and runs whose events are appended by the benchmark."""
+
+    def __init__(self, store: SQLiteStore, target: url.Target) -> None:
+        self.store = store
+        self.clock = RealClock()
+        self.sender = Sender(EGRESS)
+        self.dispatcher = Dispatcher(store, self.sender, MASTER, self.clock, random.random)
+        self.target = target
+        self._dispatching = asyncio.create_task(self.dispatcher.run())
+
+    async def close(self) -> None:
+        await self.dispatcher.stop(5_000_000)
+        self._dispatching.cancel()
+        await asyncio.gather(self._dispatching, return_exceptions=True)
+        await self.sender.close()
+
+    async def new_runs(self, count: int) -> list[Run]:
+        for _ in range(count):
+            run = runs.new_run(ids.run_id(self.clock.now(), os.urandom(10)), "bench", b"{}", self.clock.now())
+            link = self.target.origin + self.target.path
+            lane = Lane(run.id, 1, link, self.target.origin, Channel.STEP)
+            await self.store.create_run(run, [lane], None, self.clock.now())
+        return await self.store.claim_runs(["bench"], count, "bench", self.clock.now(), LEASE)
+
+    async def append(self, run: Run) -> Run:
+        after = replace(run, seq=run.seq + 1)
+        assert await self.store.append(after, [event(run.id, after.seq, self.clock.now())], "bench")
+        return after
+
+    async def settled(self, found: list[Run]) -> None:
+        """Until every event of the runs has its outcome committed."""
+        moved = asyncio.Event()
+        forget = self.store.listen(lambda hint, _run: moved.set() if hint is Hint.EVENTS else None)
+        for run in found:
+            while (await self.store.lanes(run.id))[0].cursor < run.seq:
+                await asyncio.sleep(0.002)
+        forget()
+
+
+async def durable(target: url.Target, folder: Path) -> float:
+    """Events per second from the first append to the last committed outcome, 64 lanes."""
+    store = await SQLiteStore.open(folder)
+    node = Node(store, target)
+    found = await node.new_runs(LANES)
+
+    async def crew(run: Run) -> Run:
+        for _ in range(EVENTS_PER_LANE):
+            run = await node.append(run)
+        return run
+
+    began = time.perf_counter()
+    ended = await asyncio.gather(*map(crew, found))
+    await node.settled(list(ended))
+    took = time.perf_counter() - began
+    await node.close()
+    await store.close()
+    return LANES * EVENTS_PER_LANE / took
+
+
+async def latency(target: url.Target, folder: Path) -> dict[bytes, int]:
+    """When each event was handed to the store, at an even 200 events a second over 20 runs."""
+    store = await SQLiteStore.open(folder)
+    node = Node(store, target)
+    found = await node.new_runs(20)
+    emitted: dict[bytes, int] = {}
+    began = time.perf_counter()
+    for n in range(RATE * RATE_SECONDS):
+        await asyncio.sleep(max(0.0, began + n / RATE - time.perf_counter()))
+        run = found[n % 20]
+        emitted[ids.event_id(run.id, run.seq + 1).encode()] = node.clock.now()
+        found[n % 20] = await node.append(run)
+    await node.settled(found)
+    await node.close()
+    await store.close()
+    return emitted
+
+
+def report() -> None:
+    size = len(msgspec.json.encode(draft(ids.run_id(0, bytes(10)), 0).payload))
+    print(f"\nDelivery: {LANES} lanes, {EVENTS_PER_LANE} events each, {size} bytes, receiver in its own process")
+    ratios = []
+    with receiver.running() as listening, tempfile.TemporaryDirectory() as folder:
+        target = url.parse(listening.url)
+        for n in range(ROUNDS):
+            plain = uvloop.run(bare(target))
+            kept = uvloop.run(durable(target, Path(folder, str(n))))
+            listening.arrivals()
+            ratios.append(kept / plain)
+            print(f"  round {n + 1}: bare {plain:8.0f}/s   durable {kept:8.0f}/s   ratio {kept / plain:.2f}")
+        print(f"  durable / bare, median of {ROUNDS}: {statistics.median(ratios):.2f}   (wanted: at least 0.55)")
+        emitted = uvloop.run(latency(target, Path(folder, "latency")))
+        arrived = dict(listening.arrivals())
+        waits = sorted((arrived[name] - at) / 1000 for name, at in emitted.items())
+        p50, p99 = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
+        print(f"  emit to receipt at {RATE}/s: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {len(waits)} events")

@@ -1,0 +1,18 @@
+"""The only code of Crewcast that imports crewai.
+
+It runs in the project's own Python environment, where Crewcast is not installed: the standard library beside
+CrewAI, the syntax of Python 3.10, and no import from `crewcast`. `boot.py` loads it as `_crewcast_child`.
+
+    boot.py      the script: loads the package under its private name
+    host.py      one process per environment: imports crewai once, then forks
+    preload.py   what the host imports for its children
+    birth.py     from the fork to a process of its own: descriptors, signals, the end that follows the host's
+    channel.py   JSON lines with the server, acknowledgements
+    wire.py      any Python value as JSON
+    job.py       describe a crew, or run it
+    project.py   from a folder to a crew
+    tasks.py     stable task ids, what is finished
+    tools.py     each started tool call ends in exactly one result
+    events.py    CrewAI's events as lines
+    errors.py    an exception as the project's developer wants to read it
+"""

@@ -1,0 +1,37 @@
+"""Run by a project's interpreter: `PYTHON boot.py --control-fd N`."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+PACKAGE = "_crewcast_child"
+
+
+def load_package(directory: Path) -> None:
+    """Load this folder under a private name: its modules are called `host`, `events`, `tools`, and a project's may be too."""
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != directory]
+    spec = importlib.util.spec_from_file_location(
+        PACKAGE, directory / "__init__.py", submodule_search_locations=[str(directory)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[PACKAGE] = package
+    spec.loader.exec_module(package)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="crewcast-child")
+    parser.add_argument("--control-fd", type=int, required=True)
+    control_fd: int = parser.parse_args().control_fd
+    # A project may read the command line when it is imported; ours is none of its business.
+    sys.argv[:] = ["crewcast"]
+    load_package(Path(__file__).resolve().parent)
+    host = importlib.import_module(PACKAGE + ".host")
+    status: int = host.serve(control_fd)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

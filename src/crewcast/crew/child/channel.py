@@ -1,0 +1,100 @@
+"""A child's line to its server: JSON lines both ways over one socket."""
+
+import json
+import os
+import socket
+import threading
+from typing import Any
+
+from .wire import encode
+
+# The exit status of a child whose server went away.
+ORPHANED = 75
+CHUNK = 65536
+
+
+class Lines:
+    """JSON lines from a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray()
+
+    def next(self) -> dict[str, Any] | None:
+        """The next line; None once the other end has closed."""
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            try:
+                received = self._sock.recv(CHUNK)
+            except OSError:
+                return None
+            if not received:
+                return None
+            self._buffer += received
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+class Channel:
+    """What the threads of a crew share: whole lines out, in the order of their numbers, and the wait for an answer."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lines = Lines(sock)
+        self._write_lock = threading.Lock()
+        self._closed = False
+        self._sent = 0
+        self._acknowledged = 0
+        self._acknowledgement = threading.Condition()
+
+    def job(self) -> dict[str, Any] | None:
+        """The first line. From then on `listen` reads."""
+        return self._lines.next()
+
+    def listen(self) -> None:
+        """Start the thread that reads what the server says, and ends this process when the server is gone."""
+        threading.Thread(target=self._listen, name="crewcast-control", daemon=True).start()
+
+    def send(self, message: dict[str, Any]) -> None:
+        with self._write_lock:
+            self._write(message)
+
+    def send_and_wait(self, message: dict[str, Any]) -> None:
+        """Send with a number, and return when the server has acknowledged it.
+
+        Acknowledging n acknowledges everything before it: the server commits a channel's lines in order.
+        """
+        with self._write_lock:
+            self._sent += 1
+            number = self._sent
+            self._write({**message, "sync": number})
+        with self._acknowledgement:
+            self._acknowledgement.wait_for(lambda: self._acknowledged >= number)
+
+    def send_last(self, message: dict[str, Any]) -> None:
+        """Send the outcome. What threads that the crew left behind still say is dropped."""
+        with self._write_lock:
+            self._write(message)
+            self._closed = True
+
+    def _write(self, message: dict[str, Any]) -> None:
+        if self._closed:
+            return
+        line = encode(message)
+        try:
+            self._sock.sendall(line)
+        except OSError:
+            os._exit(ORPHANED)
+
+    def _listen(self) -> None:
+        while True:
+            message = self._lines.next()
+            if message is None:
+                os._exit(ORPHANED)
+            if message.get("op") == "ack":
+                with self._acknowledgement:
+                    self._acknowledged = max(self._acknowledged, message["n"])
+                    self._acknowledgement.notify_all()

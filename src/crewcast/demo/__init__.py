@@ -1,0 +1,1 @@
+"""The main job, shown: a real crew, offline, its events delivered and verified."""

@@ -1,0 +1,5 @@
+import sys
+
+from crewcast.demo.show import main
+
+sys.exit(main())

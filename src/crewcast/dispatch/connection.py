@@ -1,0 +1,252 @@
+"""One HTTP/1.1 connection to a subscriber: one request at a time, the answer read with suspicion."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from crewcast.core.outcome import Outcome
+from crewcast.dispatch import response
+from crewcast.dispatch.limits import SenderLimits
+
+
+class Keeper(Protocol):
+    """Who owns connections and watches their deadlines."""
+
+    limits: SenderLimits
+    monotonic: Callable[[], float]
+    now: Callable[[], int]
+
+    def opened(self, connection: "Connection") -> None: ...
+    def busy(self, connection: "Connection") -> None: ...
+    def done(self, connection: "Connection", *, reusable: bool) -> None: ...
+    def lost(self, connection: "Connection") -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """`deadline` and `phase` say what the request in flight is waiting for, `idle` is its origin's shelf.
+
+    The parser gets no header callback: its heads are kept as they came and searched only when the
+    answer is not a success. For the usual answer no header becomes a Python object.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_size",
+        "_complete",
+        "_dirty",
+        "_head",
+        "_interim",
+        "_keep",
+        "_keeper",
+        "_loop",
+        "_parser",
+        "_paused",
+        "_received",
+        "_reused",
+        "_started",
+        "_status",
+        "_transport",
+        "_until",
+        "_waiter",
+        "deadline",
+        "idle",
+        "idle_since",
+        "phase",
+    )
+
+    def __init__(self, keeper: Keeper, idle: "list[Connection]") -> None:
+        self._keeper = keeper
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[Outcome | None] | None = None
+        self._reused = self._paused = False
+        self.idle = idle
+        self.idle_since = 0.0
+        self.deadline = 0.0
+        self.phase = ""
+
+    def exchange(
+        self, message: bytes, started: float, now: float, until: float
+    ) -> asyncio.Future[Outcome | None]:
+        """Writes the request; the future has what came of it.
+
+        It has None if the connection had been used before and ended without a byte of an answer: the
+        subscriber closed it while the request was on its way, and a fresh connection may tell more.
+        """
+        self._waiter = waiter = self._loop.create_future()
+        self._started = started
+        self._until = until
+        self._status = self._interim = self._received = self._body_size = 0
+        self._head = self._body = b""
+        self._complete = self._dirty = False
+        self.phase = "response"
+        self.deadline = min(until, now + self._keeper.limits.response)
+        self._keeper.busy(self)
+        assert self._transport is not None
+        self._transport.write(message)  # may call pause_writing
+        return waiter
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Ends the connection at once; the request in flight has no outcome, its caller has left."""
+        if self._waiter is not None:
+            self._waiter = None
+            self._keeper.done(self, reusable=False)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def fail(self, kind: str, detail: str) -> None:
+        if self._status:
+            detail += f"; the answer had begun with status {self._status}"
+        took = int((self._keeper.monotonic() - self._started) * 1_000_000)
+        self._end(Outcome(kind, duration=took, detail=detail))
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        said = {
+            "write": "the subscriber did not read the request",
+            "response": "no answer",
+            "total": "the answer did not end",
+        }
+        waited = self.deadline - self._started
+        self.fail(f"timeout:{self.phase}", f"{said[self.phase]} within {waited:.3g} s")
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        # Paused means: not all is written. 1, since TLS transports pause at and not above the limit.
+        self._transport.set_write_buffer_limits(high=1, low=0)
+        self._keeper.opened(self)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self._waiter is not None and self.phase == "response":
+            self.phase = "write"
+            self.deadline = min(self._until, self._keeper.monotonic() + self._keeper.limits.write)
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._waiter is not None and self.phase == "write":
+            self.phase = "response"
+            self.deadline = min(self._until, self._keeper.monotonic() + self._keeper.limits.response)
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:
+            self.abort()  # an answer to nothing: whatever it is, it must not answer the next request
+            return
+        if not self._received:
+            self.phase = "total"
+            self.deadline = self._until
+        self._received += len(data)
+        if not self._status:
+            self._head = self._head + data if self._head else data
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as e:
+            if self._complete:
+                self._dirty = True
+            else:
+                self.fail("protocol", f"the answer is not valid HTTP ({e})")
+                return
+        except httptools.HttpParserUpgrade:
+            self.fail("protocol", "the answer switches protocols, which was not asked for")
+            return
+        if self._complete:
+            self._succeed(reusable=self._keep and not self._dirty and not self._paused)
+        else:
+            self._check_size()
+
+    def eof_received(self) -> None:
+        self._ended(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended(exc)
+        self._keeper.lost(self)
+        self._transport = None
+        del self._parser  # it knows us
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        self._dirty = self._complete
+
+    def on_headers_complete(self) -> None:
+        status: int = self._parser.get_status_code()
+        if self._complete:
+            return
+        if 100 <= status < 200:
+            self._interim += 1
+            return
+        self._status = status
+        self._keep = self._parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        if not self._complete:
+            self._body_size += len(data)
+            if len(self._body) < 4 * response.EXCERPT:
+                self._body += data
+
+    def on_message_complete(self) -> None:
+        self._complete = self._status != 0
+
+    # How a request ends
+
+    def _check_size(self) -> None:
+        limits = self._keeper.limits
+        if self._interim > limits.max_interim:
+            self.fail("protocol", f"more than {limits.max_interim} interim answers (1xx)")
+        elif not self._status:
+            if self._received > limits.max_head:
+                self.fail("header_too_large", f"the head of the answer has more than {limits.max_head} bytes")
+        elif self._body_size >= limits.max_response or self._received > limits.max_head + limits.max_response:
+            # The status is known, and that is what counts. The rest is not worth reading.
+            self._succeed(reusable=False)
+
+    def _ended(self, exc: Exception | None) -> None:
+        if self._waiter is None:
+            self._keeper.done(self, reusable=False)
+        elif exc is None and self._status and not response.is_framed(self._final_head()):
+            self._succeed(reusable=False)
+        elif self._reused and not self._received:
+            self._end(None)
+        elif exc is None:
+            self.fail("closed", "the connection was closed before the end of the answer")
+        elif isinstance(exc, ssl.SSLError):
+            self.fail("tls", exc.reason or "TLS failed")
+        else:
+            self.fail("reset", f"the connection broke before the end of the answer ({type(exc).__name__})")
+
+    def _succeed(self, *, reusable: bool) -> None:
+        """There is an answer, whatever its status."""
+        status = self._status
+        took = int((self._keeper.monotonic() - self._started) * 1_000_000)
+        if 200 <= status < 300:
+            outcome = Outcome("ok", status, None, took, response.excerpt(self._body))
+        else:
+            wait = response.retry_after(self._final_head(), self._keeper.now())
+            outcome = Outcome(f"status:{status}", status, wait, took, response.excerpt(self._body))
+        self._end(outcome, reusable=reusable)
+
+    def _end(self, outcome: Outcome | None, *, reusable: bool = False) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(outcome)
+        self._reused = True
+        self._keeper.done(self, reusable=reusable)
+        if not reusable and self._transport is not None:
+            self._transport.abort()
+
+    def _final_head(self) -> bytes:
+        return response.final_head(self._head, self._interim)

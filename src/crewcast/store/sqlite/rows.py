@@ -1,0 +1,103 @@
+"""Rows to values and back. Columns come in the order of the fields; see `queries.sql`."""
+
+from typing import Any
+
+from crewcast.core.event import Channel, Event
+from crewcast.core.lane import Attempt, Lane, Verdict
+from crewcast.core.outcome import Outcome
+from crewcast.core.run import Run, RunState
+from crewcast.store.sqlite.session import Values
+
+# Plain strings: sqlite3 takes ten times as long for a subclass of str.
+STATE_WORDS = {state: state.value for state in RunState}
+VERDICT_WORDS = {verdict: verdict.value for verdict in Verdict}
+_CHANNELS = [Channel(bits) for bits in range(1 << len(Channel))]
+
+
+def run_from(row: Values) -> Run:
+    run_id, crew, state, *rest = row
+    return Run(run_id, crew, RunState(state), *rest)
+
+
+def run_columns(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "crew": run.crew,
+        "state": STATE_WORDS[run.state],
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "attempt": run.attempt,
+        "seq": run.seq,
+        "total_tasks": run.total_tasks,
+        "completed_tasks": run.completed_tasks,
+        "current_task": run.current_task,
+        "lease_token": run.lease_token,
+        "lease_until": run.lease_until,
+        "error": run.error,
+        "error_detail": run.error_detail,
+    }
+
+
+def event_from(row: Values) -> Event:
+    run_id, seq, channel, kind, body, at, run_attempt, task_id, whole = row
+    return Event(run_id, seq, _CHANNELS[channel], kind, body, at, run_attempt, task_id, whole)
+
+
+def event_row(run: int, event: Event) -> Values:
+    return (
+        run,
+        event.seq,
+        int(event.channel),
+        event.type,
+        event.at,
+        event.run_attempt,
+        event.task_id,
+        event.body,
+        event.whole,
+    )
+
+
+def lane_from(row: Values) -> Lane:
+    run_id, number, url, origin, channels, *rest = row
+    return Lane(run_id, number, url, origin, _CHANNELS[channels], *rest)
+
+
+def lane_row(run: int, lane: Lane) -> Values:
+    return (
+        run,
+        lane.number,
+        lane.url,
+        lane.origin,
+        int(lane.channels),
+        lane.cursor,
+        lane.tail,
+        lane.settled,
+        lane.tries,
+        lane.due_at,
+        lane.closed,
+        lane.lease_token,
+        lane.lease_until,
+    )
+
+
+def attempt_from(row: Values) -> tuple[int, Attempt]:
+    number, run_id, lane, seq, tries, at, verdict, *outcome = row
+    return number, Attempt(run_id, lane, seq, tries, at, Outcome(*outcome), Verdict(verdict))
+
+
+def attempt_row(run: int, attempt: Attempt) -> Values:
+    outcome = attempt.outcome
+    return (
+        run,
+        attempt.lane,
+        attempt.seq,
+        attempt.number,
+        attempt.at,
+        VERDICT_WORDS[attempt.verdict],
+        outcome.kind,
+        outcome.status,
+        outcome.retry_after,
+        outcome.duration,
+        outcome.detail,
+    )

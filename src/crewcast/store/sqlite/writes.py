@@ -1,0 +1,305 @@
+"""The verbs that write, for the committer: the values of many callers, a handful of statements."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from crewcast.core.backoff import DAY
+from crewcast.core.event import Event
+from crewcast.core.lane import Lane, Verdict
+from crewcast.core.run import Run, RunState
+from crewcast.store.protocol import Created, IdempotencyKey, Settlement
+from crewcast.store.sqlite import rows
+from crewcast.store.sqlite.committer import R, Unheld, V, Verb
+from crewcast.store.sqlite.session import Session, Values
+
+KEYS_KEPT_FOR = 1 * DAY
+MOST_KEYS = 65536  # of runs, remembered in memory
+
+
+class NewRun(NamedTuple):
+    run: Run
+    lanes: Sequence[Lane]
+    key: IdempotencyKey | None
+    now: int
+
+
+class Claim(NamedTuple):
+    limit: int
+    lease_token: str
+    now: int
+    until: int
+    crews: Sequence[str] = ()
+
+
+class Append(NamedTuple):
+    run: Run
+    events: Sequence[Event]
+    lease_token: str
+
+
+class Adopt(NamedTuple):
+    run: Run
+    lease_token: str
+    until: int
+
+
+class Renew(NamedTuple):
+    lease_token: str
+    until: int
+
+
+class Release(NamedTuple):
+    lane: Lane
+    now: int
+
+
+class Writes:
+    """Everything here runs in the committer's thread, inside its transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._db = Session(connection)
+        self._keys: dict[str, int] = {}
+        self.create_run = Verb(0, _each(self._create_run))
+        self.append = Verb(1, self._append)
+        self.settle = Verb(2, self._settle)
+        self.release_lane = Verb(3, _each(self._release_lane))
+        self.void_leases = Verb(3, _each(self._void_leases))
+        self.adopt = Verb(3, _each(self._adopt))
+        self.renew_runs = Verb(4, _each(self._renew_runs))
+        self.renew_lanes = Verb(4, _each(self._renew_lanes))
+        self.claim_runs = Verb(5, _each(self._claim_runs))
+        self.claim_lanes = Verb(5, _each(self._claim_lanes))
+
+    def forget(self) -> None:
+        """After a rollback: the key of a run that was not created may be drawn again."""
+        self._keys.clear()
+
+    def _key(self, run_id: str) -> int:
+        """The run's integer key; 0, which none has, for an unknown run."""
+        key = self._keys.get(run_id)
+        if key is None:
+            row = self._db.first("key_of_run", {"id": run_id})
+            if row is None:
+                return 0
+            if len(self._keys) >= MOST_KEYS:
+                self._keys.clear()
+            key = self._keys[run_id] = row[0]
+        return key
+
+    # --- runs -------------------------------------------------------------------------------
+
+    def _create_run(self, value: NewRun) -> Created:
+        run, lanes, key, now = value
+        if key is not None:
+            since = now - KEYS_KEPT_FOR
+            earlier = self._db.first("remembered_key", {"token": key.token, "key": key.key, "since": since})
+            if earlier is not None:
+                return Created(earlier[0], replayed=True, conflict=earlier[1] != key.fingerprint)
+            self._db.write("forget_keys", {"since": since})
+            self._db.write(
+                "remember_key",
+                {
+                    "token": key.token,
+                    "key": key.key,
+                    "fingerprint": key.fingerprint,
+                    "run_id": run.id,
+                    "at": now,
+                },
+            )
+        number = self._db.insert("create_run", rows.run_columns(run))
+        self._db.write(
+            "create_kickoff",
+            {
+                "run": number,
+                "inputs": run.inputs,
+                "meta": run.meta,
+                "options": run.options,
+                "token": run.token,
+            },
+        )
+        self._db.write_rows("create_lanes", [rows.lane_row(number, lane) for lane in lanes])
+        return Created(run.id)
+
+    def _claim_runs(self, value: Claim) -> list[Run]:
+        wanted = {"crews": json.dumps(list(value.crews)), "limit": value.limit}
+        keys = [key for (key,) in self._db.all("queued_runs", wanted)]
+        self._db.write_rows("claim_runs", [(key, value.now, value.lease_token, value.until) for key in keys])
+        return [rows.run_from(row) for key in keys for row in self._db.all("run_by_key", {"key": key})]
+
+    def _renew_runs(self, value: Renew) -> None:
+        self._db.write("renew_runs", {"token": value.lease_token, "until": value.until})
+
+    def _adopt(self, value: Adopt) -> bool:
+        run, token, until = value
+        return self._db.write(
+            "adopt_run",
+            {"key": self._key(run.id), "seen": run.lease_token, "token": token, "until": until},
+        ) == 1
+
+    # --- the log ----------------------------------------------------------------------------
+
+    def _append(self, values: Sequence[Append]) -> list[bool]:
+        # The last state of each run is written, guarded by what the log was before the first append.
+        latest: dict[str, tuple[Run, int, str]] = {}
+        for run, events, token in values:
+            before = run.seq - len(events)
+            _check_dense(run, events, before)
+            earlier = latest.get(run.id)
+            if earlier is None:
+                latest[run.id] = run, before, token
+                continue
+            previous, guard, holder = earlier
+            if previous.seq != before or previous.state is not RunState.RUNNING or holder != token:
+                raise Unheld
+            latest[run.id] = run, guard, token
+        progress: list[Values] = []
+        moves: list[Values] = []
+        for run, guard, token in latest.values():
+            row = (
+                self._key(run.id),
+                token,
+                guard,
+                run.seq,
+                run.total_tasks,
+                run.completed_tasks,
+                run.current_task,
+                run.error,
+                run.error_detail,
+            )
+            if run.state is RunState.RUNNING:
+                progress.append(row)
+            else:
+                moves.append((*row, rows.STATE_WORDS[run.state], run.finished_at))
+        held = self._db.write_rows("append_progress", progress) + self._db.write_rows("append_move", moves)
+        if held < len(latest):
+            if len(values) == 1:
+                return [False]
+            raise Unheld
+        self._append_events(values, latest)
+        return [True] * len(values)
+
+    def _append_events(self, values: Sequence[Append], latest: dict[str, tuple[Run, int, str]]) -> None:
+        logged: list[Values] = []
+        # The newest event of each run and channel, oldest first: a lane takes the last that it listens to.
+        newest: dict[tuple[int, int], Values] = {}
+        for run, events, _ in values:
+            key = self._key(run.id)
+            for event in events:
+                row = rows.event_row(key, event)
+                logged.append(row)
+                channel = row[2]
+                newest.pop((key, channel), None)
+                newest[key, channel] = (key, channel, event.seq, event.at)
+        if not logged:
+            return
+        self._db.write_rows("append_events", logged)
+        for work in _one_per_run(newest.values()):
+            self._db.write_rows("append_work", work)
+        self._db.write_rows(
+            "append_dead", [(self._key(run_id), before) for run_id, (_, before, _) in latest.items()]
+        )
+
+    # --- lanes ------------------------------------------------------------------------------
+
+    def _claim_lanes(self, value: Claim) -> list[Lane]:
+        wanted = {"limit": value.limit, "now": value.now, "token": value.lease_token}
+        found = self._db.all("due_lanes", wanted) + self._db.all("lapsed_lanes", wanted)
+        lanes = sorted(map(rows.lane_from, found), key=lambda lane: lane.due_at or 0)[: value.limit]
+        self._db.write_rows(
+            "claim_lanes",
+            [(self._key(lane.run_id), lane.number, value.lease_token, value.until) for lane in lanes],
+        )
+        return [replace(lane, lease_token=value.lease_token, lease_until=value.until) for lane in lanes]
+
+    def _renew_lanes(self, value: Renew) -> None:
+        self._db.write("renew_lanes", {"token": value.lease_token, "until": value.until})
+
+    def _settle(self, values: Sequence[Settlement]) -> list[bool]:
+        # The last state of each lane is written; each settlement has the whole state.
+        latest: dict[tuple[str, int], Settlement] = {}
+        for value in values:
+            lane = value.lane
+            earlier = latest.get((lane.run_id, lane.number))
+            if earlier is not None and (earlier.release or earlier.lane.lease_token != lane.lease_token):
+                raise Unheld
+            latest[lane.run_id, lane.number] = value
+        held_rows: list[Values] = []
+        moved_rows: list[Values] = []
+        for value in latest.values():
+            lane = value.lane
+            row = (
+                self._key(lane.run_id),
+                lane.number,
+                lane.lease_token,
+                lane.cursor,
+                lane.settled,
+                lane.tries,
+                value.attempt.at if lane.due_at is None else lane.due_at,
+            )
+            if value.release or lane.closed is not None:
+                moved_rows.append((*row, lane.closed, value.release))
+            else:
+                held_rows.append(row)
+        held = self._db.write_rows("settle_held", held_rows) + self._db.write_rows("settle_moved", moved_rows)
+        if held < len(latest):
+            if len(values) == 1:
+                return [False]
+            raise Unheld
+        self._db.write_rows(
+            "settle_attempts",
+            [rows.attempt_row(self._key(value.lane.run_id), value.attempt) for value in values],
+        )
+        for value in values:
+            if value.attempt.verdict in (Verdict.GAVE_UP, Verdict.CLOSED):
+                self._bury(value)
+        return [True] * len(values)
+
+    def _bury(self, value: Settlement) -> None:
+        attempt = value.attempt
+        where = {"run": self._key(attempt.run_id), "lane": attempt.lane, "at": attempt.at}
+        reason = value.lane.closed or attempt.outcome.kind
+        self._db.write("give_up", {**where, "seq": attempt.seq, "reason": reason})
+        if attempt.verdict is Verdict.CLOSED:
+            self._db.write("give_up_rest", where)
+
+    def _release_lane(self, value: Release) -> None:
+        lane, now = value
+        self._db.write(
+            "release_lane",
+            {
+                "run": self._key(lane.run_id),
+                "number": lane.number,
+                "token": lane.lease_token,
+                "now": now,
+            },
+        )
+
+    def _void_leases(self, now: int) -> None:
+        self._db.write("void_leases", {"now": now})
+
+
+def _each(write: Callable[[V], R]) -> Callable[[Sequence[V]], list[R]]:
+    return lambda values: [write(value) for value in values]
+
+
+def _check_dense(run: Run, events: Sequence[Event], before: int) -> None:
+    for number, event in enumerate(events, before + 1):
+        if event.seq != number or event.run_id != run.id:
+            raise ValueError(f"run {run.id}: event {event.id} cannot be number {number} of its log")
+
+
+def _one_per_run(newest: Any) -> list[list[Values]]:
+    """Lists in which no run comes twice: one statement cannot change a lane twice."""
+    lists: list[list[Values]] = []
+    seen: dict[int, int] = {}
+    for row in newest:
+        depth = seen.get(row[0], 0)
+        seen[row[0]] = depth + 1
+        if depth == len(lists):
+            lists.append([])
+        lists[depth].append(row)
+    return lists

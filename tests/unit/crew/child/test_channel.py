@@ -1,0 +1,68 @@
+"""Lines out in the order of their numbers, and the wait for an answer."""
+
+import json
+import socket
+import threading
+
+import pytest
+
+from crewcast.crew.child.channel import Channel, Lines
+
+
+@pytest.fixture
+def ends():
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(30)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_lines_may_come_in_any_pieces(ends):
+    ours, theirs = ends
+    lines = Lines(ours)
+    theirs.sendall(b'{"a":1}\n{"b"')
+    assert lines.next() == {"a": 1}
+    theirs.sendall(b':2}\n{"cut')
+    assert lines.next() == {"b": 2}
+    theirs.close()
+    assert lines.next() is None
+
+
+def test_nothing_follows_the_outcome(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    channel.send({"op": "a"})
+    channel.send_last({"op": "finished"})
+    channel.send({"op": "late"})
+    ours.close()
+    assert theirs.makefile().read().splitlines() == ['{"op":"a"}', '{"op":"finished"}']
+
+
+def test_lines_that_wait_are_numbered_in_the_order_of_the_wire(ends, monkeypatch):
+    ours, theirs = ends
+    # The listener ends its process with its channel; here that is the test's own, so it stays where it is.
+    gone = threading.Event()
+
+    def stay(status):
+        gone.set()
+        threading.Event().wait()
+
+    monkeypatch.setattr("crewcast.crew.child.channel.os._exit", stay)
+    channel = Channel(ours)
+    channel.listen()
+    waiting = [threading.Thread(target=channel.send_and_wait, args=({"op": "event"},)) for _ in range(8)]
+    for thread in waiting:
+        thread.start()
+    lines = theirs.makefile()
+    numbers = [json.loads(lines.readline())["sync"] for _ in waiting]
+    assert numbers == list(range(1, 9))
+    assert any(thread.is_alive() for thread in waiting)
+    # What is committed in order is acknowledged in order.
+    theirs.sendall(b'{"op":"ack","n":3}\n')
+    theirs.sendall(b'{"op":"ack","n":8}\n')
+    for thread in waiting:
+        thread.join(30)
+        assert not thread.is_alive()
+    lines.close()
+    theirs.close()
+    assert gone.wait(30)

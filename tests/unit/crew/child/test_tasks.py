@@ -1,0 +1,82 @@
+"""Task ids that survive a rebuild of the crew, and what is known of each task."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from crewcast.crew.child.tasks import TaskBook, role_of, stable_ids
+
+
+@dataclass
+class Agent:
+    role: str | None
+
+
+@dataclass
+class Task:
+    name: str | None = None
+    agent: Any = None
+    id: UUID = field(default_factory=uuid4)
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        ([], []),
+        (["a", "b"], ["a", "b"]),
+        ([None, "", "  "], ["task-1", "task-2", "task-3"]),
+        (["a", "a", "a"], ["a", "a-2", "a-3"]),
+        (["a", "a", "a-2"], ["a", "a-2", "a-2-2"]),
+        (["a-2", "a", "a"], ["a-2", "a", "a-3"]),
+        (["task-2", None], ["task-2", "task-2-2"]),
+        ([" a\n", "a"], ["a", "a-2"]),
+    ],
+)
+def test_stable_ids(names, ids):
+    assert stable_ids([Task(name) for name in names]) == ids
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"), [("Writer\n", "Writer"), ("", None), (" ", None), (None, None)]
+)
+def test_roles_are_stripped(role, expected):
+    assert role_of(Agent(role)) == expected
+
+
+def test_no_agent_has_no_role():
+    assert role_of(None) is None
+
+
+def test_events_without_a_known_task_belong_to_the_last_started():
+    tasks = [Task("a"), Task("b")]
+    book = TaskBook(tasks)
+    assert book.attributed(uuid4()) is None
+    assert not book.any_started()
+    book.start("b")
+    assert book.attributed(None) == "b"
+    assert book.attributed(str(tasks[0].id)) == "a"
+    assert book.known("unknown") is None
+
+
+def test_finished_tasks_are_listed_in_the_order_of_the_crew():
+    book = TaskBook([Task("a", Agent("A ")), Task("b"), Task("c")])
+    assert book.overview() == [
+        {"task_id": "a", "agent": "A"},
+        {"task_id": "b", "agent": None},
+        {"task_id": "c", "agent": None},
+    ]
+    book.finish("c", "C", "late", 2.0)
+    book.finish("a", "A", "early", 1.0)
+    assert book.finished() == [
+        {"task_id": "a", "agent": "A", "output": "early", "execution_time": 1.0},
+        {"task_id": "c", "agent": "C", "output": "late", "execution_time": 2.0},
+    ]
+
+
+def test_a_task_that_never_started_took_no_time():
+    book = TaskBook([Task("a")])
+    assert book.seconds("a") == 0.0
+    book.start("a")
+    assert book.seconds("a") >= 0.0
