@@ -5,7 +5,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from crewcast.core.url import Target
@@ -18,10 +17,13 @@ MOST_ADDRESSES = 8  # of one name that are tried; all are checked
 SHUTDOWN = 1.0  # seconds that a TLS connection may take to say goodbye
 
 
-@dataclass(frozen=True, slots=True)
-class NoConnection(Exception):  # noqa: N818 - an answer, raised only inside this file
-    kind: str
-    detail: str
+class NoConnection(Exception):
+    """Why there is no connection: raised on the way inside this file, returned at its edge."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.kind = kind
+        self.detail = detail
 
 
 class Dialer:
@@ -48,7 +50,11 @@ class Dialer:
         try:
             addresses = await self._addresses(target, until)
             sock = await self._connect(addresses, target.port, until)
-            return await self._open(sock, target, until, make)
+            try:
+                return await self._open(sock, target, until, make)
+            except BaseException:
+                sock.close()
+                raise
         except NoConnection as e:
             return e
 

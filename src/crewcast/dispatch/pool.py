@@ -30,7 +30,7 @@ class Pool:
         while shelf:
             connection = shelf.pop()
             del self._idle[connection]
-            if connection.is_open:
+            if connection.is_open():
                 return connection
         return None
 
@@ -42,7 +42,7 @@ class Pool:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._tick, self._look)
 
-    def done(self, connection: Connection, *, reusable: bool) -> None:
+    def done(self, connection: Connection, now: float, *, reusable: bool) -> None:
         """The connection is at rest: to be used again, or on its way out."""
         self._busy.discard(connection)
         if not reusable:
@@ -55,7 +55,7 @@ class Pool:
             return
         if len(self._idle) >= self.limits.max_idle:
             self._discard(next(iter(self._idle)))
-        connection.idle_since = self.monotonic()
+        connection.idle_since = now
         self._idle[connection] = None
         shelf.append(connection)
 
@@ -64,14 +64,17 @@ class Pool:
         if self._closing and not self._open:
             self._all_lost.set()
 
-    async def close(self) -> None:
-        """Ends every connection; a request in flight ends as `stopped`."""
+    def stop(self) -> None:
+        """Every request in flight ends as `stopped`; nothing is kept from now on."""
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for connection in list(self._busy):
             connection.fail("stopped", "the server is stopping")
+
+    async def close(self) -> None:
+        """Ends every connection; all are gone when it returns."""
         for connection in list(self._open):
             connection.abort()
         if self._open:

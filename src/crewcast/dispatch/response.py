@@ -10,7 +10,7 @@ EXCERPT = 512  # characters of a response body that are kept
 
 _RETRY_AFTER = re.compile(rb"\r\nretry-after:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE)
 _FRAMED = re.compile(rb"\r\n(?:content-length|transfer-encoding):", re.IGNORECASE)
-_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
 _CONTROL |= dict.fromkeys(map(ord, "\t\r\n"), " ")
 # What turns or hides the text around it on a screen; line and paragraph separators.
 _CONTROL |= dict.fromkeys(
@@ -43,6 +43,8 @@ def retry_after(head: bytes, now: int) -> int | None:
     text = found[1].decode("latin-1")
     if re.fullmatch(r"-?[0-9]{1,15}", text, re.ASCII):
         return min(max(0, int(text) * SECOND), _LONGEST)
+    if not text[:1].isalpha():
+        return None  # every form of an HTTP date begins with the day's name
     try:
         moment = parsedate_to_datetime(text)
         # `-0000` and asctime dates come without a zone: HTTP dates are always UTC.

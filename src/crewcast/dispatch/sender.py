@@ -100,6 +100,9 @@ class Sender:
             await asyncio.wait([with_grace], timeout=grace)
             with_grace.cancel()
         self._dialer.stop()
+        self._pool.stop()
+        if self._in_flight:
+            await self._at_rest.wait()
         await self._pool.close()
 
     async def _afresh(
@@ -109,6 +112,11 @@ class Sender:
         now = self._monotonic()
         if isinstance(dialled, NoConnection):
             return Outcome(dialled.kind, None, None, int((now - started) * 1_000_000), dialled.detail)
+        if not dialled.is_open:
+            took = int((now - started) * 1_000_000)
+            return Outcome(
+                "closed", None, None, took, "the connection was closed before the request was sent"
+            )
         try:
             outcome = await dialled.exchange(message, started, now, until)
         except asyncio.CancelledError:
@@ -133,11 +141,11 @@ class Sender:
 
 
 def _message(head: bytes, headers: Headers, body: bytes) -> bytes:
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    message = b"".join([head, *lines, b"Content-Length: %d\r\n\r\n" % len(body)])
-    if message.count(b"\n") != head.count(b"\n") + len(lines) + 2:
+    lines = b"\r\n".join(map(b": ".join, headers))
+    breaks = max(0, len(headers) - 1)
+    if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks:
         raise ValueError("a header has a line break in it")
-    return message + body
+    return b"%bContent-Length: %d\r\n%b%b%b" % (head, len(body), lines, b"\r\n\r\n" if lines else b"\r\n", body)
 
 
 def _tls_context() -> ssl.SSLContext:

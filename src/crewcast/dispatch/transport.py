@@ -32,7 +32,7 @@ class FakeTransport:
     """Answers from a script: per URL (`origin` + `path`) outcomes in turn, then `otherwise`."""
 
     script: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)
-    otherwise: Outcome = Outcome("ok", 200)
+    otherwise: Outcome = field(default_factory=lambda: Outcome("ok", 200))
     sent: list[Sent] = field(default_factory=list)
     _left: dict[str, deque[Outcome]] = field(init=False)
 

@@ -45,6 +45,7 @@ class Channel:
         self._sock = sock
         self._lines = Lines(sock)
         self._write_lock = threading.Lock()
+        self._ending = False
         self._closed = False
         self._sent = 0
         self._acknowledged = 0
@@ -77,6 +78,8 @@ class Channel:
     def send_last(self, message: dict[str, Any]) -> None:
         """Send the outcome. What threads that the crew left behind still say is dropped."""
         with self._write_lock:
+            # From here on the server may close: it has heard all.
+            self._ending = True
             self._write(message)
             self._closed = True
 
@@ -93,6 +96,8 @@ class Channel:
         while True:
             message = self._lines.next()
             if message is None:
+                if self._ending:
+                    return
                 os._exit(ORPHANED)
             if message.get("op") == "ack":
                 with self._acknowledgement:

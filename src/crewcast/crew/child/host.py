@@ -43,7 +43,8 @@ def serve(control_fd: int) -> int:
     }
     _say(control, ready)
     Host(control).run()
-    return 0
+    # At once: taking three thousand modules down in order is of no use to anybody.
+    os._exit(0)
 
 
 def _advice(error: BaseException) -> str:

@@ -39,18 +39,13 @@ class Verb(Generic[V, R]):
     write: Callable[[Sequence[V]], list[R]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Write:
+    """On its way to the disk and back; the committer's thread fills in `result` or `error`."""
+
     verb: Verb[Any, Any]
     value: Any
     future: "asyncio.Future[Any]"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Done:
-    """`error` and `result` exclude each other."""
-
-    write: Write
     result: Any = None
     error: Exception | None = None
 
@@ -69,7 +64,7 @@ class Committer:
         connection: sqlite3.Connection,
         file: object,
         *,
-        committed: Callable[[list[Done]], None],
+        committed: Callable[[list[Write]], None],
         rolled_back: Callable[[], None],
         on_death: Callable[[], None] = end_process,
     ) -> None:
@@ -109,9 +104,9 @@ class Committer:
     def _run(self) -> None:
         taken: list[Write] = []
         try:
-            for taken in self._cycles():
-                done = self._commit(taken)
-                self._loop.call_soon_threadsafe(self._resolve, done)
+            for taken in self._cycles():  # noqa: B007 - the last one is needed if this fails
+                self._commit(taken)
+                self._loop.call_soon_threadsafe(self._resolve, taken)
             self._loop.call_soon_threadsafe(self._stopped.set_result, None)
         except BaseException as e:
             if self._loop.is_closed():
@@ -131,43 +126,45 @@ class Committer:
             if len(writes) < len(taken):
                 return
 
-    def _commit(self, writes: list[Write]) -> list[Done]:
+    def _commit(self, writes: list[Write]) -> None:
         """All in one transaction. If that fails, each alone, so that only the guilty one gets its error."""
         self.writes += len(writes)
         try:
             try:
-                return self._transaction(writes, together=True)
+                self._transaction(writes, together=True)
             except Unheld:
                 self._roll_back()
-                return self._transaction(writes, together=False)
-        except Exception as e:
+                self._transaction(writes, together=False)
+        except Exception as e:  # noqa: BLE001 - whatever it is belongs to the caller of one of these writes
             self._roll_back()
             if len(writes) == 1:
-                return [Done(writes[0], error=self._told(e))]
-        return [done for write in writes for done in self._commit_alone(write)]
+                writes[0].error = self._told(e)
+            else:
+                for write in writes:
+                    self._commit_alone(write)
 
-    def _commit_alone(self, write: Write) -> list[Done]:
+    def _commit_alone(self, write: Write) -> None:
         try:
-            return self._transaction([write], together=False)
-        except Exception as e:
+            self._transaction([write], together=False)
+        except Exception as e:  # noqa: BLE001 - and this is the one
             self._roll_back()
-            return [Done(write, error=self._told(e))]
+            write.error = self._told(e)
 
-    def _transaction(self, writes: list[Write], *, together: bool) -> list[Done]:
+    def _transaction(self, writes: list[Write], *, together: bool) -> None:
         groups: dict[Verb[Any, Any], list[Write]] = {}
         for write in writes:
             groups.setdefault(write.verb, []).append(write)
-        done: list[Done] = []
         self._db.execute("BEGIN IMMEDIATE")
-        for verb, group in sorted(groups.items(), key=lambda item: item[0].rank):
+        for verb in sorted(groups, key=_rank):
+            group = groups[verb]
             if together:
-                results = verb.write([write.value for write in group])
+                for write, result in zip(group, verb.write([write.value for write in group]), strict=True):
+                    write.result = result
             else:
-                results = [result for write in group for result in verb.write([write.value])]
-            done += map(Done, group, results)
+                for write in group:
+                    (write.result,) = verb.write([write.value])
         self._db.execute("COMMIT")
         self.commits += 1
-        return done
 
     def _roll_back(self) -> None:
         """SQLite has rolled back by itself after some errors. Failing here is the death of the thread."""
@@ -184,16 +181,16 @@ class Committer:
 
     # --- in the loop ------------------------------------------------------------------------
 
-    def _resolve(self, done: list[Done]) -> None:
-        self._committed(done)
-        for one in done:
-            future = one.write.future
+    def _resolve(self, writes: list[Write]) -> None:
+        self._committed(writes)
+        for write in writes:
+            future = write.future
             if future.done():  # its caller was cancelled meanwhile
                 continue
-            if one.error is None:
-                future.set_result(one.result)
+            if write.error is None:
+                future.set_result(write.result)
             else:
-                future.set_exception(one.error)
+                future.set_exception(write.error)
 
     def _abandon(self, taken: list[Write], error: BaseException) -> None:
         """Only where `on_death` lets the process live, in tests."""
@@ -207,3 +204,7 @@ class Committer:
                 write.future.set_exception(StoreUnusable(self._closed))
         if not self._stopped.done():
             self._stopped.set_result(None)
+
+
+def _rank(verb: Verb[Any, Any]) -> int:
+    return verb.rank

@@ -181,25 +181,36 @@ WHERE lane.run = v.column1 AND lane.number = v.column2
 -- By the index of leased lanes: as many as dispatchers hold.
 UPDATE lane SET lease_until = :until WHERE lease_token IS NOT NULL AND lease_token = :token
 
+-- name: settle_attempts
+-- The record of every POST, and the guard of `settle`: as many rows as lanes are still held by their lease.
+INSERT INTO attempt (id, previous, run, lane, seq, number, at, verdict, kind, status, retry_after, duration,
+                     detail)
+SELECT v.column1, coalesce(v.column2, lane.last_attempt), v.column3, v.column4, v.column6, v.column7, v.column8,
+       v.column9, v.column10, v.column11, v.column12, v.column13, v.column14
+FROM (VALUES $rows) AS v
+CROSS JOIN lane ON lane.run = v.column3 AND lane.number = v.column4 AND lane.lease_token = v.column5
+
+-- name: last_attempt
+-- Where the numbers of attempts go on.
+SELECT coalesce(max(id), 0) FROM attempt
+
 -- name: settle_held
 -- The lane stays with its dispatcher: no index changes. `tail` is kept, it may have moved meanwhile.
-UPDATE lane SET cursor = v.column4, settled = v.column5, tries = v.column6, due_at = v.column7
+UPDATE lane
+SET cursor = v.column4, settled = v.column5, tries = v.column6, due_at = v.column7, last_attempt = v.column8
 FROM (VALUES $rows) AS v
 WHERE lane.run = v.column1 AND lane.number = v.column2 AND lane.lease_token = v.column3
 
 -- name: settle_moved
 -- The lane is given back, or closed, or both.
 UPDATE lane
-SET cursor = v.column4, settled = v.column5, tries = v.column6, closed = v.column8,
-    due_at = iif(v.column8 IS NULL AND v.column4 < lane.tail, v.column7, NULL),
-    lease_token = iif(v.column9, NULL, lane.lease_token), lease_until = iif(v.column9, NULL, lane.lease_until)
+SET cursor = v.column4, settled = v.column5, tries = v.column6, last_attempt = v.column8, closed = v.column9,
+    due_at = iif(v.column9 IS NULL AND v.column4 < lane.tail, v.column7, NULL),
+    lease_token = iif(v.column10, NULL, lane.lease_token),
+    lease_until = iif(v.column10, NULL, lane.lease_until)
 FROM (VALUES $rows) AS v
 WHERE lane.run = v.column1 AND lane.number = v.column2 AND lane.lease_token = v.column3
 
--- name: settle_attempts
--- The record of every POST.
-INSERT INTO attempt (run, lane, seq, number, at, verdict, kind, status, retry_after, duration, detail)
-SELECT * FROM (VALUES $rows) AS v WHERE v.column1 IS NOT NULL
 
 -- name: give_up
 -- The event of the attempt.
@@ -242,11 +253,16 @@ FROM run JOIN lane ON lane.run = run.key
 WHERE run.id = :id AND lane.number <> :number AND lane.origin = :origin AND lane.closed IS NULL
 
 -- name: attempts
--- In the order made.
-SELECT attempt.id, run.id, attempt.lane, attempt.seq, attempt.number, attempt.at, attempt.verdict, attempt.kind,
+-- Back along the lanes, then in the order made.
+WITH RECURSIVE made (id) AS (
+    SELECT lane.last_attempt FROM run JOIN lane ON lane.run = run.key
+    WHERE run.id = :id AND lane.last_attempt > :after
+    UNION ALL
+    SELECT attempt.previous FROM made JOIN attempt ON attempt.id = made.id WHERE attempt.previous > :after
+)
+SELECT attempt.id, :id, attempt.lane, attempt.seq, attempt.number, attempt.at, attempt.verdict, attempt.kind,
        attempt.status, attempt.retry_after, attempt.duration, attempt.detail
-FROM run JOIN attempt ON attempt.run = run.key
-WHERE run.id = :id AND attempt.id > :after
+FROM made JOIN attempt ON attempt.id = made.id
 ORDER BY attempt.id LIMIT :limit
 
 -- name: dead_letters

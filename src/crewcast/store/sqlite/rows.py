@@ -86,15 +86,20 @@ def attempt_from(row: Values) -> tuple[int, Attempt]:
     return number, Attempt(run_id, lane, seq, tries, at, Outcome(*outcome), Verdict(verdict))
 
 
-def attempt_row(run: int, attempt: Attempt) -> Values:
-    outcome = attempt.outcome
+def attempt_row(
+    number: int, previous: int | None, run: int, lease_token: str | None, made: Attempt
+) -> Values:
+    outcome = made.outcome
     return (
+        number,
+        previous,
         run,
-        attempt.lane,
-        attempt.seq,
-        attempt.number,
-        attempt.at,
-        VERDICT_WORDS[attempt.verdict],
+        made.lane,
+        lease_token,
+        made.seq,
+        made.number,
+        made.at,
+        VERDICT_WORDS[made.verdict],
         outcome.kind,
         outcome.status,
         outcome.retry_after,

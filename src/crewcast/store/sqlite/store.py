@@ -17,7 +17,7 @@ from crewcast.store.protocol import (
     Settlement,
 )
 from crewcast.store.sqlite import rows
-from crewcast.store.sqlite.committer import Committer, Done, end_process
+from crewcast.store.sqlite.committer import Committer, Write, end_process
 from crewcast.store.sqlite.connection import (
     FILE,
     FolderLock,
@@ -72,28 +72,28 @@ class SQLiteStore:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def _committed(self, done: list[Done]) -> None:
+    def _committed(self, writes: list[Write]) -> None:
         """In the loop, before the callers hear of it: whoever is told of a commit can read it."""
         hints: dict[tuple[Hint, str], None] = {}
-        for one in done:
-            if one.error is not None:
-                continue
-            verb, value = one.write.verb, one.write.value
-            if verb is self._writes.append:
-                if one.result:
-                    run = value.run
-                    self._tail.add(run.id, value.events)
-                    hints[Hint.EVENTS, run.id] = None
-                    if run.state is RunState.QUEUED:
-                        hints[Hint.QUEUED, run.id] = None
-            elif verb is self._writes.create_run:
-                if not one.result.replayed:
-                    hints[Hint.QUEUED, one.result.run_id] = None
-            elif verb is self._writes.claim_runs:
-                hints.update(((Hint.EVENTS, run.id), None) for run in one.result)
-        for listener in tuple(self._listeners):
-            for hint, run_id in hints:
+        for write in writes:
+            if write.error is None:
+                hints.update((hint, None) for hint in self._hints(write))
+        for hint, run_id in hints:
+            for listener in tuple(self._listeners):
                 listener(hint, run_id)
+
+    def _hints(self, write: Write) -> list[tuple[Hint, str]]:
+        verb, result = write.verb, write.result
+        if verb is self._writes.append and result:
+            run: Run = write.value.run
+            self._tail.add(run.id, write.value.events)
+            moved = (Hint.EVENTS, run.id)
+            return [moved, (Hint.QUEUED, run.id)] if run.state is RunState.QUEUED else [moved]
+        if verb is self._writes.create_run and not result.replayed:
+            return [(Hint.QUEUED, result.run_id)]
+        if verb is self._writes.claim_runs:
+            return [(Hint.EVENTS, run.id) for run in result]
+        return []
 
     # --- runs -------------------------------------------------------------------------------
 

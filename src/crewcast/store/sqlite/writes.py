@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -63,6 +63,7 @@ class Writes:
         self.connection = connection
         self._db = Session(connection)
         self._keys: dict[str, int] = {}
+        self._last_attempt: int | None = None
         self.create_run = Verb(0, _each(self._create_run))
         self.append = Verb(1, self._append)
         self.settle = Verb(2, self._settle)
@@ -75,8 +76,9 @@ class Writes:
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
 
     def forget(self) -> None:
-        """After a rollback: the key of a run that was not created may be drawn again."""
+        """After a rollback: numbers that were drawn may be drawn again."""
         self._keys.clear()
+        self._last_attempt = None
 
     def _key(self, run_id: str) -> int:
         """The run's integer key; 0, which none has, for an unknown run."""
@@ -135,10 +137,13 @@ class Writes:
 
     def _adopt(self, value: Adopt) -> bool:
         run, token, until = value
-        return self._db.write(
-            "adopt_run",
-            {"key": self._key(run.id), "seen": run.lease_token, "token": token, "until": until},
-        ) == 1
+        return (
+            self._db.write(
+                "adopt_run",
+                {"key": self._key(run.id), "seen": run.lease_token, "token": token, "until": until},
+            )
+            == 1
+        )
 
     # --- the log ----------------------------------------------------------------------------
 
@@ -220,43 +225,59 @@ class Writes:
 
     def _settle(self, values: Sequence[Settlement]) -> list[bool]:
         # The last state of each lane is written; each settlement has the whole state.
-        latest: dict[tuple[str, int], Settlement] = {}
+        latest: dict[tuple[int, int], tuple[Settlement, int]] = {}
+        attempts: list[Values] = []
+        number = self._attempts_made()
         for value in values:
             lane = value.lane
-            earlier = latest.get((lane.run_id, lane.number))
-            if earlier is not None and (earlier.release or earlier.lane.lease_token != lane.lease_token):
-                raise Unheld
-            latest[lane.run_id, lane.number] = value
-        held_rows: list[Values] = []
-        moved_rows: list[Values] = []
-        for value in latest.values():
+            key = self._key(lane.run_id)
+            earlier = latest.get((key, lane.number))
+            previous = None
+            if earlier is not None:
+                before, previous = earlier
+                if before.release or before.lane.lease_token != lane.lease_token:
+                    raise Unheld
+            number += 1
+            latest[key, lane.number] = value, number
+            attempts.append(rows.attempt_row(number, previous, key, lane.lease_token, value.attempt))
+        if self._db.write_rows("settle_attempts", attempts) < len(values):
+            if len(values) == 1:
+                return [False]
+            raise Unheld
+        self._last_attempt = number
+        self._move_lanes(latest)
+        for value in values:
+            if value.attempt.verdict is Verdict.GAVE_UP or value.attempt.verdict is Verdict.CLOSED:
+                self._bury(value)
+        return [True] * len(values)
+
+    def _attempts_made(self) -> int:
+        if self._last_attempt is None:
+            ((self._last_attempt,),) = self._db.all("last_attempt", {})
+        return self._last_attempt or 0
+
+    def _move_lanes(self, latest: Mapping[tuple[int, int], tuple[Settlement, int]]) -> None:
+        held: list[Values] = []
+        moved: list[Values] = []
+        for (key, number), (value, last_attempt) in latest.items():
             lane = value.lane
+            due_at = value.attempt.at if lane.due_at is None else lane.due_at
             row = (
-                self._key(lane.run_id),
-                lane.number,
+                key,
+                number,
                 lane.lease_token,
                 lane.cursor,
                 lane.settled,
                 lane.tries,
-                value.attempt.at if lane.due_at is None else lane.due_at,
+                due_at,
+                last_attempt,
             )
             if value.release or lane.closed is not None:
-                moved_rows.append((*row, lane.closed, value.release))
+                moved.append((*row, lane.closed, value.release))
             else:
-                held_rows.append(row)
-        held = self._db.write_rows("settle_held", held_rows) + self._db.write_rows("settle_moved", moved_rows)
-        if held < len(latest):
-            if len(values) == 1:
-                return [False]
-            raise Unheld
-        self._db.write_rows(
-            "settle_attempts",
-            [rows.attempt_row(self._key(value.lane.run_id), value.attempt) for value in values],
-        )
-        for value in values:
-            if value.attempt.verdict in (Verdict.GAVE_UP, Verdict.CLOSED):
-                self._bury(value)
-        return [True] * len(values)
+                held.append(row)
+        self._db.write_rows("settle_held", held)
+        self._db.write_rows("settle_moved", moved)
 
     def _bury(self, value: Settlement) -> None:
         attempt = value.attempt

@@ -82,6 +82,7 @@ CREATE TABLE lane (
     closed      TEXT,
     lease_token TEXT,
     lease_until INTEGER,
+    last_attempt INTEGER REFERENCES attempt (id),
     PRIMARY KEY (run, number),
     CHECK (cursor <= tail),
     CHECK ((lease_token IS NULL) = (lease_until IS NULL)),
@@ -94,8 +95,11 @@ CREATE INDEX lane_due ON lane (due_at)
 CREATE INDEX lane_leased ON lane (lease_until) WHERE lease_token IS NOT NULL;
 CREATE INDEX lane_closed ON lane (run) WHERE closed IS NOT NULL;
 
+-- Each attempt names the one before it in its lane, and the lane names its last: the way back is the index.
+-- A real one by run would dirty a page for each run at work in every commit, for rows that are seldom read.
 CREATE TABLE attempt (
     id          INTEGER PRIMARY KEY,
+    previous    INTEGER,
     run         INTEGER NOT NULL,
     lane        INTEGER NOT NULL,
     seq         INTEGER NOT NULL,
@@ -107,10 +111,9 @@ CREATE TABLE attempt (
     retry_after INTEGER,
     duration    INTEGER NOT NULL,
     detail      TEXT,
+    CHECK (previous < id),
     FOREIGN KEY (run, lane) REFERENCES lane (run, number)
 ) STRICT;
-
-CREATE INDEX attempt_run ON attempt (run);
 
 CREATE TRIGGER attempt_is_append_only BEFORE UPDATE ON attempt
 BEGIN

@@ -26,13 +26,7 @@ def act(what, argument):
         while not os.path.exists(argument):
             time.sleep(0.02)
     elif what == "look":
-        fds = {}
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                fds[name] = os.readlink("/proc/self/fd/" + name)
-            except OSError:
-                pass
-        seen = {"environ": dict(os.environ), "fds": fds, "cwd": os.getcwd(), "argv": sys.argv}
+        seen = {"environ": dict(os.environ), "cwd": os.getcwd(), "argv": sys.argv}
         with open(argument, "w") as out:
             json.dump(seen, out)
 
