@@ -44,6 +44,7 @@ class Child:
     def __init__(self, job_id: str, channel: socket.socket) -> None:
         self.id = job_id
         self.pid: int | None = None
+        self.problem: str | None = None  # why it never started, if it never did
         self._channel = channel
         self._exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
@@ -188,6 +189,10 @@ class Host:
                 case "forked":
                     if child := self._children.get(message["id"]):
                         child.pid = message["pid"]
+                case "unforked":
+                    if child := self._children.pop(message["id"], None):
+                        child.problem = message["error"]
+                        child.ended(None)
                 case "exited":
                     if child := self._children.pop(message["id"], None):
                         child.ended(message["status"])

@@ -67,6 +67,8 @@ class ServedCrew:
         """
         if self._description is None or self.load_error is not None:
             self._description = asyncio.create_task(self._describe())
+            # A server that stops meanwhile asks no more: that is no warning.
+            self._description.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(self._description)
 
     async def start(self, run_id: str, inputs: dict[str, Any], output: Path, storage: Path) -> Child:

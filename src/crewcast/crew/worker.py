@@ -30,6 +30,7 @@ LEASE = 60 * SECOND
 RENEW_EVERY = 15 * SECOND
 POLL_EVERY = 1 * SECOND
 LAST_WRITES = 5 * SECOND
+HOST_WENT_AWAY = 75  # the child's exit status when its channel or its host is gone (child/channel.py)
 STOPPED = "server stopped during the run"
 
 
@@ -166,7 +167,7 @@ class Worker:
             child.kill()
         try:
             if await self._listen(record, child) and not record.run.state.ended:
-                await record.fail(STOPPED if self._stopping else _lost(await child.exit_status()))
+                await record.fail(STOPPED if self._stopping else await _lost(child))
         finally:
             del self._children[run.id]
             child.kill()
@@ -311,9 +312,12 @@ def _told(message: JSON) -> str:
             return error
 
 
-def _lost(status: int | None) -> str:
+async def _lost(child: Child) -> str:
     """What is said of a child that ended without a word."""
-    if status is None:
+    status = await child.exit_status()
+    if child.problem is not None:
+        return f"the crew's process could not be started: {child.problem}"
+    if status is None or status == HOST_WENT_AWAY:
         return "the crew's process was lost"
     if status >= 0:
         return f"the crew's process ended by itself (exit status {status})"

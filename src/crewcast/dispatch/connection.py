@@ -21,7 +21,8 @@ class Keeper(Protocol):
 
     def opened(self, connection: "Connection") -> None: ...
     def busy(self, connection: "Connection") -> None: ...
-    def done(self, connection: "Connection", *, reusable: bool) -> None: ...
+    def free(self, connection: "Connection", now: float) -> None: ...
+    def dropped(self, connection: "Connection") -> None: ...
     def lost(self, connection: "Connection") -> None: ...
 
 
@@ -50,6 +51,7 @@ class Connection(asyncio.Protocol):
         "_status",
         "_transport",
         "_until",
+        "_wait",
         "_waiter",
         "deadline",
         "idle",
@@ -59,6 +61,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, keeper: Keeper, idle: "list[Connection]") -> None:
         self._keeper = keeper
+        self._wait = keeper.limits.response
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -84,13 +87,11 @@ class Connection(asyncio.Protocol):
         self._head = self._body = b""
         self._complete = self._dirty = False
         self.phase = "response"
-        self.deadline = min(until, now + self._keeper.limits.response)
+        self.deadline = min(until, now + self._wait)
         self._keeper.busy(self)
-        assert self._transport is not None
-        self._transport.write(message)  # may call pause_writing
+        self._transport.write(message)  # type: ignore[union-attr]  # may call pause_writing
         return waiter
 
-    @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
@@ -102,7 +103,7 @@ class Connection(asyncio.Protocol):
         """Ends the connection at once; the request in flight has no outcome, its caller has left."""
         if self._waiter is not None:
             self._waiter = None
-            self._keeper.done(self, reusable=False)
+            self._keeper.dropped(self)
         if self._transport is not None:
             self._transport.abort()
 
@@ -140,7 +141,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         if self._waiter is not None and self.phase == "write":
             self.phase = "response"
-            self.deadline = min(self._until, self._keeper.monotonic() + self._keeper.limits.response)
+            self.deadline = min(self._until, self._keeper.monotonic() + self._wait)
 
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:
@@ -158,7 +159,7 @@ class Connection(asyncio.Protocol):
             if self._complete:
                 self._dirty = True
             else:
-                self.fail("protocol", f"the answer is not valid HTTP ({e})")
+                self.fail("protocol", f"the answer is not valid HTTP: {e.__context__ or e}")
                 return
         except httptools.HttpParserUpgrade:
             self.fail("protocol", "the answer switches protocols, which was not asked for")
@@ -186,7 +187,9 @@ class Connection(asyncio.Protocol):
         status: int = self._parser.get_status_code()
         if self._complete:
             return
-        if 100 <= status < 200:
+        if status < 100:
+            raise ValueError(f"status {status:03}")
+        if status < 200:
             self._interim += 1
             return
         self._status = status
@@ -216,7 +219,7 @@ class Connection(asyncio.Protocol):
 
     def _ended(self, exc: Exception | None) -> None:
         if self._waiter is None:
-            self._keeper.done(self, reusable=False)
+            self._keeper.dropped(self)
         elif exc is None and self._status and not response.is_framed(self._final_head()):
             self._succeed(reusable=False)
         elif self._reused and not self._received:
@@ -231,21 +234,28 @@ class Connection(asyncio.Protocol):
     def _succeed(self, *, reusable: bool) -> None:
         """There is an answer, whatever its status."""
         status = self._status
-        took = int((self._keeper.monotonic() - self._started) * 1_000_000)
+        now = self._keeper.monotonic()
+        took = int((now - self._started) * 1_000_000)
         if 200 <= status < 300:
             outcome = Outcome("ok", status, None, took, response.excerpt(self._body))
         else:
             wait = response.retry_after(self._final_head(), self._keeper.now())
             outcome = Outcome(f"status:{status}", status, wait, took, response.excerpt(self._body))
-        self._end(outcome, reusable=reusable)
+        if reusable:
+            waiter, self._waiter = self._waiter, None
+            self._reused = True
+            self._keeper.free(self, now)
+            if not waiter.done():  # type: ignore[union-attr]
+                waiter.set_result(outcome)  # type: ignore[union-attr]
+        else:
+            self._end(outcome)
 
-    def _end(self, outcome: Outcome | None, *, reusable: bool = False) -> None:
+    def _end(self, outcome: Outcome | None) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(outcome)
-        self._reused = True
-        self._keeper.done(self, reusable=reusable)
-        if not reusable and self._transport is not None:
+        self._keeper.dropped(self)
+        if self._transport is not None:
             self._transport.abort()
 
     def _final_head(self) -> bytes:

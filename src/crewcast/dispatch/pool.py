@@ -42,13 +42,9 @@ class Pool:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._tick, self._look)
 
-    def done(self, connection: Connection, now: float, *, reusable: bool) -> None:
-        """The connection is at rest: to be used again, or on its way out."""
+    def free(self, connection: Connection, now: float) -> None:
+        """The answer is read whole: the connection can be used again."""
         self._busy.discard(connection)
-        if not reusable:
-            if connection in self._idle:
-                self._unshelve(connection)
-            return
         shelf = connection.idle
         if self._closing or len(shelf) >= self.limits.max_idle_per_origin:
             connection.close()
@@ -58,6 +54,12 @@ class Pool:
         connection.idle_since = now
         self._idle[connection] = None
         shelf.append(connection)
+
+    def dropped(self, connection: Connection) -> None:
+        """The connection is on its way out."""
+        self._busy.discard(connection)
+        if connection in self._idle:
+            self._unshelve(connection)
 
     def lost(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -112,7 +112,7 @@ class Sender:
         now = self._monotonic()
         if isinstance(dialled, NoConnection):
             return Outcome(dialled.kind, None, None, int((now - started) * 1_000_000), dialled.detail)
-        if not dialled.is_open:
+        if not dialled.is_open():
             took = int((now - started) * 1_000_000)
             return Outcome(
                 "closed", None, None, took, "the connection was closed before the request was sent"
@@ -145,7 +145,13 @@ def _message(head: bytes, headers: Headers, body: bytes) -> bytes:
     breaks = max(0, len(headers) - 1)
     if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks:
         raise ValueError("a header has a line break in it")
-    return b"%bContent-Length: %d\r\n%b%b%b" % (head, len(body), lines, b"\r\n\r\n" if lines else b"\r\n", body)
+    return b"%bContent-Length: %d\r\n%b%b%b" % (
+        head,
+        len(body),
+        lines,
+        b"\r\n\r\n" if lines else b"\r\n",
+        body,
+    )
 
 
 def _tls_context() -> ssl.SSLContext:

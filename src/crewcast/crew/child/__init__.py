@@ -14,5 +14,6 @@ CrewAI, the syntax of Python 3.10, and no import from `crewcast`. `boot.py` load
     tasks.py     stable task ids, what is finished
     tools.py     each started tool call ends in exactly one result
     events.py    CrewAI's events as lines
+    stub.py      every LLM of the project on an offline one
     errors.py    an exception as the project's developer wants to read it
 """

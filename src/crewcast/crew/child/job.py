@@ -1,6 +1,7 @@
 """One job: describe a crew, or run it."""
 
 import importlib
+import re
 import time
 from typing import Any
 
@@ -9,6 +10,9 @@ from .channel import Channel
 from .events import Sink
 from .tasks import TaskBook, role_of, stable_ids
 from .wire import text
+
+# CrewAI's own pattern of what it interpolates (crewai/utilities/string_utils.py).
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
 
 
 def perform(job: dict[str, Any], channel: Channel) -> None:
@@ -52,7 +56,8 @@ def _describe(crew: Any) -> dict[str, Any]:
     return {
         "op": "described",
         "name": crew.name,
-        "inputs": sorted(crew.fetch_inputs()),
+        # CrewAI lists whatever stands in braces, samples of JSON too; it fills in only these names.
+        "inputs": sorted(name for name in crew.fetch_inputs() if VARIABLE.fullmatch(name)),
         "tasks": tasks,
         "before_kickoff": bool(crew.before_kickoff_callbacks),
     }
@@ -64,6 +69,11 @@ def _run(crew: Any, job: dict[str, Any], description: dict[str, Any], channel: C
     if reviewed:
         reason = "human_input=True is not supported yet; it is set on: " + ", ".join(reviewed)
         return _failed("human_input", reason, "", [], 0.0)
+    inputs = job.get("inputs") or {}
+    missing = [name for name in description["inputs"] if name not in inputs]
+    if missing and not description["before_kickoff"]:
+        # CrewAI itself looks only when there are any inputs, and else sends the braces to the model.
+        return _failed("input", ", ".join(missing) + _takes(description), "", [], 0.0)
     book = TaskBook(crew.tasks)
     sink = Sink(channel, book)
     importlib.import_module("crewai.events.stream_context").add_stream_sink(sink)
@@ -73,7 +83,7 @@ def _run(crew: Any, job: dict[str, Any], description: dict[str, Any], channel: C
     channel.send({"op": "started", "tasks": book.overview()})
     begin = time.monotonic()
     try:
-        result = crew.kickoff(inputs=job.get("inputs") or {})
+        result = crew.kickoff(inputs=inputs)
         outcome = {
             "op": "finished",
             # An after_kickoff callback may return anything.
@@ -86,10 +96,14 @@ def _run(crew: Any, job: dict[str, Any], description: dict[str, Any], channel: C
         sink.abandon_calls(None, "the run failed before the tool ended")
         kind, hint = "crew", ""
         if errors.has_frame(error, "_interpolate_inputs") and not book.any_started():
-            kind, hint = "input", "; the crew takes: " + ", ".join(description["inputs"])
+            kind, hint = "input", _takes(description)
         summary = errors.summary(error, job["project"]["root"]) + hint
         return _failed(kind, summary, errors.report(error), book.finished(), _since(begin))
     return outcome
+
+
+def _takes(description: dict[str, Any]) -> str:
+    return "; the crew takes: " + ", ".join(description["inputs"])
 
 
 def _release_async_tasks() -> None:

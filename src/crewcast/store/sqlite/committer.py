@@ -104,7 +104,7 @@ class Committer:
     def _run(self) -> None:
         taken: list[Write] = []
         try:
-            for taken in self._cycles():  # noqa: B007 - the last one is needed if this fails
+            for taken in self._cycles():
                 self._commit(taken)
                 self._loop.call_soon_threadsafe(self._resolve, taken)
             self._loop.call_soon_threadsafe(self._stopped.set_result, None)
