@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
+SOAK ?= 3600
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -34,6 +35,9 @@ format: $(STAMP) ## Format and apply the safe lint fixes.
 
 bench: $(STAMP) ## Print the figures, as ratios within one run.
 	@$(BIN)/python -m benchmarks
+
+soak: $(STAMP) ## Kill and load for SOAK seconds (default: an hour).
+	CREWCAST_SOAK_SECONDS=$(SOAK) $(BIN)/python -m pytest tests/crash -s --timeout 0
 
 lock: $(STAMP) ## Resolve the requirements anew (pinned with hashes, no host names).
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header requirements/uv.in -o requirements/uv.txt --upgrade -q

@@ -5,7 +5,9 @@ from benchmarks import crew, delivery
 PARTS = {"delivery": delivery.report, "crew": crew.report}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Prints figures as ratios of one run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Prints figures as ratios of one run."
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     for part in parser.parse_args().parts or PARTS:
         PARTS[part]()

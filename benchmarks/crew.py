@@ -33,7 +33,17 @@ class Server:
     """`crewcast dev` as a process; `began` is when it was started."""
 
     def __init__(self, data: Path, *flags: str, **environ: str) -> None:
-        command = [sys.executable, "-m", "crewcast", "dev", str(CLASSIC), "--port", "0", "--data-dir", str(data)]
+        command = [
+            sys.executable,
+            "-m",
+            "crewcast",
+            "dev",
+            str(CLASSIC),
+            "--port",
+            "0",
+            "--data-dir",
+            str(data),
+        ]
         self.began = time.monotonic()
         self._process = subprocess.Popen(
             [*command, "--token", TOKEN, "--log-level", "error", *flags],
@@ -51,7 +61,11 @@ class Server:
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         request = urllib.request.Request(self.url + path, body and json.dumps(body).encode(), method=method)
-        for name, value in {"authorization": f"Bearer {TOKEN}", "content-type": "application/json", **headers}.items():
+        for name, value in {
+            "authorization": f"Bearer {TOKEN}",
+            "content-type": "application/json",
+            **headers,
+        }.items():
             request.add_header(name, value)
         return urllib.request.urlopen(request, timeout=60)
 
@@ -97,7 +111,13 @@ def offline_llm() -> Iterator[str]:
 
 class BareCrew:
     def __init__(self, environ: dict[str, str]) -> None:
-        command = [sys.executable, str(ROOT / "benchmarks" / "bare_crew.py"), str(CHILD), str(CLASSIC), "market_brief.crew"]
+        command = [
+            sys.executable,
+            str(ROOT / "benchmarks" / "bare_crew.py"),
+            str(CHILD),
+            str(CLASSIC),
+            "market_brief.crew",
+        ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environ
         )
@@ -117,7 +137,9 @@ class BareCrew:
 
 
 def overhead() -> None:
-    print(f"\nA run of examples/classic, LLM at {LLM_DELAY * 1000:.0f} ms a call, three webhooks, {PAIRS} pairs in turn")
+    print(
+        f"\nA run of examples/classic, LLM at {LLM_DELAY * 1000:.0f} ms a call, three webhooks, {PAIRS} pairs in turn"
+    )
     with ExitStack() as stack:
         llm = stack.enter_context(offline_llm())
         hook = stack.enter_context(receiver.running()).url
@@ -144,7 +166,10 @@ def start_and_memory() -> None:
         server.run()
         print(f"  first finished run after {time.monotonic() - server.began:.2f} s")
         server.run()
-    with tempfile.TemporaryDirectory() as folder, Server(Path(folder), "--stub-llm", "--stub-delay", "0.5") as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server(Path(folder), "--stub-llm", "--stub-delay", "0.5") as server,
+    ):
         server.run()
         before = _uss(server.pid)
         runs = [threading.Thread(target=server.run) for _ in range(4)]

@@ -38,7 +38,9 @@ TEXT = "What a tool said. " * 48  # a payload of about 1 KB
 
 
 def draft(run_id: str, at: int) -> webhooks.Draft:
-    return webhooks.step(run_id, "research_task", "tool_result", at, agent="Researcher", tool="search", output=TEXT)
+    return webhooks.step(
+        run_id, "research_task", "tool_result", at, agent="Researcher", tool="search", output=TEXT
+    )
 
 
 def event(run_id: str, seq: int, at: int) -> Event:
@@ -149,7 +151,9 @@ async def latency(target: url.Target, folder: Path) -> dict[bytes, int]:
 
 def report() -> None:
     size = len(msgspec.json.encode(draft(ids.run_id(0, bytes(10)), 0).payload))
-    print(f"\nDelivery: {LANES} lanes, {EVENTS_PER_LANE} events each, {size} bytes, receiver in its own process")
+    print(
+        f"\nDelivery: {LANES} lanes, {EVENTS_PER_LANE} events each, {size} bytes, receiver in its own process"
+    )
     ratios = []
     with receiver.running() as listening, tempfile.TemporaryDirectory() as folder:
         target = url.parse(listening.url)
@@ -159,7 +163,9 @@ def report() -> None:
             listening.arrivals()
             ratios.append(kept / plain)
             print(f"  round {n + 1}: bare {plain:8.0f}/s   durable {kept:8.0f}/s   ratio {kept / plain:.2f}")
-        print(f"  durable / bare, median of {ROUNDS}: {statistics.median(ratios):.2f}   (wanted: at least 0.55)")
+        print(
+            f"  durable / bare, median of {ROUNDS}: {statistics.median(ratios):.2f}   (wanted: at least 0.55)"
+        )
         emitted = uvloop.run(latency(target, Path(folder, "latency")))
         arrived = dict(listening.arrivals())
         waits = sorted((arrived[name] - at) / 1000 for name, at in emitted.items())

@@ -48,7 +48,9 @@ def test_kill_9_of_the_server_in_the_middle_of_a_run(tmp_path):
         receiver.answer = lambda request, n: 503
         with odd(tmp_path, "--retry-schedule", "0.2") as server:
             server.wait_until_ready()
-            kickoff_id = server.kickoff({"topic": "tea", "act": "wait", "argument": str(tmp_path / "never")}, **receiver.urls())
+            kickoff_id = server.kickoff(
+                {"topic": "tea", "act": "wait", "argument": str(tmp_path / "never")}, **receiver.urls()
+            )
             wait_until(lambda: any(event["type"] == "step" for event in server.events(kickoff_id)))
             wait_until(lambda: receiver.requests)
             before = server.events(kickoff_id)
@@ -88,7 +90,9 @@ def test_kill_9_with_a_queued_run_loses_nothing_that_was_acknowledged(tmp_path):
 
 def test_an_idempotency_key_holds_over_a_kill(tmp_path):
     with odd(tmp_path) as server:
-        first = server.ask("POST", "/kickoff", {"inputs": {"topic": "tea"}}, idempotency_key="k-1").json["kickoff_id"]
+        first = server.ask("POST", "/kickoff", {"inputs": {"topic": "tea"}}, idempotency_key="k-1").json[
+            "kickoff_id"
+        ]
         server.kill()
     with odd(tmp_path) as server:
         again = server.ask("POST", "/kickoff", {"inputs": {"topic": "tea"}}, idempotency_key="k-1")
@@ -145,7 +149,9 @@ def test_sigterm_lets_running_crews_finish_and_takes_no_more(tmp_path):
     go_on = tmp_path / "go-on"
     with Receiver() as receiver, odd(tmp_path / "data") as server:
         server.wait_until_ready()
-        kickoff_id = server.kickoff({"topic": "tea", "act": "wait", "argument": str(go_on)}, **receiver.urls())
+        kickoff_id = server.kickoff(
+            {"topic": "tea", "act": "wait", "argument": str(go_on)}, **receiver.urls()
+        )
         wait_until(lambda: server.events(kickoff_id))
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: server.ask("GET", "/healthz").json["status"] == "draining")
@@ -162,7 +168,9 @@ def test_sigterm_ends_crews_that_take_too_long(tmp_path):
     with Receiver() as receiver:
         with odd(tmp_path, "--drain", "0.3") as server:
             server.wait_until_ready()
-            kickoff_id = server.kickoff({"topic": "tea", "act": "wait", "argument": "/never"}, **receiver.urls())
+            kickoff_id = server.kickoff(
+                {"topic": "tea", "act": "wait", "argument": "/never"}, **receiver.urls()
+            )
             wait_until(lambda: server.events(kickoff_id))
             assert server.terminate() == 0
         with odd(tmp_path) as server:
@@ -179,7 +187,14 @@ def test_a_subscriber_that_comes_back_gets_everything_in_order(tmp_path):
         kickoff_id = server.kickoff({"topic": "tea"}, **receiver.urls())
         log = (server.wait_for(kickoff_id), server.events(kickoff_id))[1]
         receiver.wait(lambda got: len(got) >= len(log) and got[-1].path == "/crew", 60)
-        wait_until(lambda: not any(lane["pending"] for lane in server.ask("GET", f"/api/v1/runs/{kickoff_id}/deliveries").json["lanes"]))
+        wait_until(
+            lambda: (
+                not any(
+                    lane["pending"]
+                    for lane in server.ask("GET", f"/api/v1/runs/{kickoff_id}/deliveries").json["lanes"]
+                )
+            )
+        )
         check_lanes(receiver.requests)
         assert {one.event_id for one in first_deliveries(receiver.requests)} == {event["id"] for event in log}
 
@@ -206,7 +221,10 @@ def test_a_crew_child_shares_no_descriptor_but_its_log(running, tmp_path):
     assert mine["1"] == mine["2"]
     assert mine["1"].endswith(f"{kickoff_id}.log")
     for other in (server, host):
-        shared = set(mine.values()) & set(open_files(other).values()) - {"/dev/null", "anon_inode:[eventpoll]"}
+        shared = set(mine.values()) & set(open_files(other).values()) - {
+            "/dev/null",
+            "anon_inode:[eventpoll]",
+        }
         assert shared == set(), f"shared with {other}"
     go_on.touch()
     running.wait_for(kickoff_id)
@@ -255,12 +273,14 @@ def test_a_large_result_is_cut_in_the_event_and_whole_in_the_status(running):
         assert len(whole["payload"]["result"]["output"]) == 3_000_000
 
 
-def test_an_input_that_is_missing_at_run_time_ends_the_run(tmp_path):
+@pytest.mark.parametrize("inputs", [{"topic": "tea"}, {}])
+def test_an_input_that_is_missing_at_run_time_ends_the_run(tmp_path, inputs):
     with Receiver() as receiver, ServerProcess(CLASSIC, tmp_path, "--stub-llm") as server:
         # The crew is not loaded yet, so its inputs are not known: the run itself finds out.
-        kickoff_id = server.kickoff({"topic": "tea"}, **receiver.urls())
+        kickoff_id = server.kickoff(inputs, **receiver.urls())
         status = server.wait_for(kickoff_id)
         assert status["state"] == "FAILED"
+        assert "an input is missing" in status["error"]
         assert "audience" in status["error"]
         assert b"audience" in receiver.wait_for_crew_events()[-1].body
 
@@ -320,7 +340,12 @@ def test_a_data_folder_that_another_server_holds(running):
 
 def test_serve_is_strict_about_urls_and_answers_to_any_host(tmp_path):
     with ServerProcess(ODD, tmp_path, command="serve") as server:
-        for url in ("http://example.com/x", "https://127.0.0.1/x", "https://localhost/x", "https://10.0.0.1/"):
+        for url in (
+            "http://example.com/x",
+            "https://127.0.0.1/x",
+            "https://localhost/x",
+            "https://10.0.0.1/",
+        ):
             answer = server.ask("POST", "/kickoff", {"inputs": {"topic": "x"}, "taskWebhookUrl": url})
             assert (answer.status, answer.json["details"]) == (422, {"field": "taskWebhookUrl"})
         assert server.ask("GET", "/", host="crews.example.com").body == b"Healthy"

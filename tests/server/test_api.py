@@ -26,14 +26,19 @@ def check_error(answer, status: int, **details) -> dict:
 
 def test_health_needs_no_token(server):
     assert server.ask("GET", "/", authorization=None).body == b"Healthy"
-    assert server.ask("GET", "/healthz", authorization=None).json == {"status": "ok", "crews": {"market_brief": "ready"}}
+    assert server.ask("GET", "/healthz", authorization=None).json == {
+        "status": "ok",
+        "crews": {"market_brief": "ready"},
+    }
 
 
 def test_inputs_are_the_crews_placeholders(server):
     assert server.ask("GET", "/inputs").json == {"inputs": ["audience", "topic"]}
 
 
-@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", TOKEN])
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", TOKEN]
+)
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/inputs"), ("POST", "/kickoff"), ("GET", "/status/x"), ("GET", "/api/v1/runs/x/events"),
@@ -58,7 +63,9 @@ def test_a_body_over_the_limit_is_413_without_reading_it_all(server):
 
 
 def test_missing_inputs_are_named(server):
-    body = check_error(server.ask("POST", "/kickoff", {"inputs": {"topic": "x"}}), 422, missing_inputs=["audience"])
+    body = check_error(
+        server.ask("POST", "/kickoff", {"inputs": {"topic": "x"}}), 422, missing_inputs=["audience"]
+    )
     assert body["error"] == "Validation Error"
     assert body["detail"] == "Missing required inputs: audience"
     check_error(server.ask("POST", "/kickoff", {}), 422, missing_inputs=["audience", "topic"])
@@ -71,7 +78,9 @@ def test_a_url_that_cannot_be_a_webhook_is_named(server, url):
     assert "secret" not in body["message"]
 
 
-@pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "[fd00::1]", "192.168.1.1", "0x0a000001", "[::ffff:10.0.0.1]"])
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "169.254.169.254", "[fd00::1]", "192.168.1.1", "0x0a000001", "[::ffff:10.0.0.1]"]
+)
 def test_a_literal_address_that_egress_forbids_is_named(server, host):
     answer = server.ask("POST", "/kickoff", {"inputs": INPUTS, "crewWebhookUrl": f"http://{host}/x"})
     check_error(answer, 422, field="crewWebhookUrl")
@@ -100,7 +109,12 @@ def test_a_base_url_with_a_slash_works(server):
 
 
 def test_a_kickoff_answers_with_its_ids_and_warnings(server):
-    body = {"inputs": INPUTS, "humanInputWebhook": {"url": "https://a.example"}, "webhooks": {"events": []}, "taskWebHook": 1}
+    body = {
+        "inputs": INPUTS,
+        "humanInputWebhook": {"url": "https://a.example"},
+        "webhooks": {"events": []},
+        "taskWebHook": 1,
+    }
     answer = server.ask("POST", "/kickoff", body)
     told = answer.json
     assert answer.status == 200
@@ -156,10 +170,14 @@ def test_a_page_of_the_log_and_one_event(server):
 
 
 def stream(server, kickoff_id: str, **headers) -> list[tuple[str, str | None, dict]]:
-    text = server.ask("GET", f"/api/v1/runs/{kickoff_id}/events", accept="text/event-stream", **headers).body.decode()
+    text = server.ask(
+        "GET", f"/api/v1/runs/{kickoff_id}/events", accept="text/event-stream", **headers
+    ).body.decode()
     found = []
     for block in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line and not line.startswith(":"))
+        fields = dict(
+            line.split(": ", 1) for line in block.split("\n") if ": " in line and not line.startswith(":")
+        )
         if "event" in fields:
             found.append((fields["event"], fields.get("id"), json.loads(fields["data"])))
     return found

@@ -16,7 +16,17 @@ TASKS = ["research_task", "sizing_task", "brief_task"]
 
 
 def secret_of(server, url: str) -> str:
-    command = [sys.executable, "-m", "crewcast", "secret", "show", "--data-dir", str(server.data), "--origin", url]
+    command = [
+        sys.executable,
+        "-m",
+        "crewcast",
+        "secret",
+        "show",
+        "--data-dir",
+        str(server.data),
+        "--origin",
+        url,
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -124,7 +134,9 @@ def test_another_origin_has_another_secret(server, story):
 def test_attempts_are_recorded_with_their_outcome(server, story):
     told = server.ask("GET", f"/api/v1/runs/{story['id']}/deliveries").json
     assert len(told["attempts"]) == len(story["log"])
-    assert {(one["outcome"], one["status"], one["verdict"]) for one in told["attempts"]} == {("ok", 204, "accepted")}
+    assert {(one["outcome"], one["status"], one["verdict"]) for one in told["attempts"]} == {
+        ("ok", 204, "accepted")
+    }
     assert [lane["channels"] for lane in told["lanes"]] == [["task"], ["step"], ["crew"]]
     assert not any(lane["pending"] for lane in told["lanes"])
     assert told["dead_letters"] == []

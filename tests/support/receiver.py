@@ -72,7 +72,9 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
         return self
 
@@ -91,7 +93,9 @@ class Receiver:
             return list(self.requests)
 
     def wait_for_crew_events(self, n: int = 1, within: float = 60) -> list[Request]:
-        return self.wait(lambda all_: len({one.event_id for one in all_ if one.path.endswith("/crew")}) >= n, within)
+        return self.wait(
+            lambda all_: len({one.event_id for one in all_ if one.path.endswith("/crew")}) >= n, within
+        )
 
     def _take(self, request: Request) -> int:
         with self._changed:
@@ -101,7 +105,9 @@ class Receiver:
         return status
 
     def _story(self) -> str:
-        return "received: " + ", ".join(f"{one.path} {one.headers.get('webhook-id')}" for one in self.requests)
+        return "received: " + ", ".join(
+            f"{one.path} {one.headers.get('webhook-id')}" for one in self.requests
+        )
 
 
 def first_deliveries(requests: list[Request]) -> list[Request]:

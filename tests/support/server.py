@@ -34,14 +34,27 @@ class Answer:
 class ServerProcess:
     """`crewcast dev PROJECT --port 0 ...` until it is stopped or killed; its output is kept."""
 
-    def __init__(self, project: Path | str, data: Path, *flags: str, command: str = "dev", **environ: str) -> None:
+    def __init__(
+        self, project: Path | str, data: Path, *flags: str, command: str = "dev", **environ: str
+    ) -> None:
         self.output: list[str] = []
         self.url = ""
         self._listening = threading.Event()
         variables = {name: value for name, value in os.environ.items() if not name.startswith("CREWCAST_")}
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "crewcast", command, str(project), "--port", "0", "--data-dir", str(data), *flags],
+            [
+                sys.executable,
+                "-m",
+                "crewcast",
+                command,
+                str(project),
+                "--port",
+                "0",
+                "--data-dir",
+                str(data),
+                *flags,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -85,7 +98,9 @@ class ServerProcess:
     def text(self) -> str:
         return "".join(self.output)
 
-    def ask(self, method: str, path: str, body: Any = None, *, timeout: float = 30, **headers: str | None) -> Answer:
+    def ask(
+        self, method: str, path: str, body: Any = None, *, timeout: float = 30, **headers: str | None
+    ) -> Answer:
         """One request. Bytes go as they are, anything else as JSON; a header None is left out."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, method=method)

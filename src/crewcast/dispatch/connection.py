@@ -121,7 +121,7 @@ class Connection(asyncio.Protocol):
             "total": "the answer did not end",
         }
         waited = self.deadline - self._started
-        self.fail(f"timeout:{self.phase}", f"{said[self.phase]} within {waited:.3g} s")
+        self.fail(f"timeout:{self.phase}", f"{said[self.phase]} within {waited:.1f} s")
 
     # What the transport calls
 

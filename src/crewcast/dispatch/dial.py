@@ -148,7 +148,7 @@ class Dialer:
         except TimeoutError as e:
             if self._stopping:
                 raise NoConnection("stopped", "the server is stopping") from e
-            raise NoConnection(f"timeout:{phase}", f"{said} within {left:.3g} s") from e
+            raise NoConnection(f"timeout:{phase}", f"{said} within {left:.1f} s") from e
 
 
 async def _tcp(address: Address, port: int) -> socket.socket:

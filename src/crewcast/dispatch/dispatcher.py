@@ -262,7 +262,9 @@ class _LaneWork:
         last = verdict is Verdict.ACCEPTED and head.channel is Channel.CREW
         release = last or verdict in (Verdict.RETRY, Verdict.CLOSED)
         if verdict is not Verdict.ACCEPTED:
-            log.warning("event %s to %s: %s, %s", head.id, before.origin, outcome.kind, _SAID[verdict])
+            # A subscriber that is away for a day is said once for each event, not at every attempt.
+            level = logging.DEBUG if verdict is Verdict.RETRY and before.tries else logging.WARNING
+            log.log(level, "event %s to %s: %s, %s", head.id, before.origin, outcome.kind, _SAID[verdict])
         self.lane = after
         if verdict is not Verdict.RETRY:
             self._ahead.popleft()

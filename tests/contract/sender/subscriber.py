@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import ipaddress
 import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -60,16 +61,21 @@ Script = Callable[[Peer], Awaitable[None]]
 class Subscriber:
     """`accepts` counts connections, `requests` holds what was received whole."""
 
-    def __init__(self, script: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, script: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.accepts = 0
         self.requests: list[tuple[bytes, bytes]] = []
         self._script = script
         self._tls = tls
         self._host = host
+        self._port = port
         self._tasks: set[asyncio.Task[None] | None] = set()
 
-    async def __aenter__(self) -> "Subscriber":
-        self._server = await asyncio.start_server(self._accept, self._host, 0, ssl=self._tls, limit=2**20)
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(
+            self._accept, self._host, self._port, ssl=self._tls, limit=2**20
+        )
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -98,6 +104,11 @@ class Subscriber:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await self._script(peer)
         writer.transport.abort()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - looks at the sender from outside
+        await asyncio.sleep(0.005)
 
 
 def answers(*parts: bytes, then: str = "close") -> Script:
@@ -190,8 +201,8 @@ class Authority:
         days: int,
         authority: bool,
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        day = datetime.timedelta(days=1)
+        now = dt.datetime.now(dt.UTC)
+        day = dt.timedelta(days=1)
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from crewcast.core.backoff import SECOND
+from crewcast.dispatch.sender import Sender
 from tests.contract.sender.subscriber import (
     DEV,
     HEADERS,
@@ -17,7 +18,6 @@ from tests.contract.sender.subscriber import (
     answers,
     post_once,
 )
-from crewcast.dispatch.sender import Sender
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
@@ -33,7 +33,12 @@ WHOLE_ANSWERS = {
     "no content, no length": ([b"HTTP/1.1 204 No Content\r\n\r\n"], "ok", 204, None),
     "no reason phrase": ([b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n"], "ok", 200, None),
     "in pieces": ([bytes([byte]) for byte in OK], "ok", 200, "ok"),
-    "chunked": ([HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", b"0\r\nX: y\r\n\r\n"], "ok", 200, "ok"),
+    "chunked": (
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", b"0\r\nX: y\r\n\r\n"],
+        "ok",
+        200,
+        "ok",
+    ),
     "until the end": ([HEAD + b"\r\n", b"all ", b"of it"], "ok", 200, "all of it"),
     "HTTP/1.0": ([b"HTTP/1.0 202 Fine\r\n\r\nok"], "ok", 202, "ok"),
     "connection close": ([_with_length(b"200 OK", b"ok", b"Connection: close")], "ok", 200, "ok"),
@@ -41,7 +46,12 @@ WHOLE_ANSWERS = {
     "103 in one piece": ([b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + OK], "ok", 200, "ok"),
     "too much": ([OK + b"more than was said"], "ok", 200, "ok"),
     "two answers": ([OK + b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"], "ok", 200, "ok"),
-    "redirect": ([_with_length(b"302 Found", b"", b"Location: http://127.0.0.1:9/")], "status:302", 302, None),
+    "redirect": (
+        [_with_length(b"302 Found", b"", b"Location: http://127.0.0.1:9/")],
+        "status:302",
+        302,
+        None,
+    ),
     "not modified": ([b"HTTP/1.1 304 Not Modified\r\n\r\n"], "status:304", 304, None),
     "client error": ([_with_length(b"404 Not Found", b"who?")], "status:404", 404, "who?"),
     "gone": ([_with_length(b"410 Gone")], "status:410", 410, None),
@@ -64,7 +74,11 @@ BROKEN_ANSWERS = {
     "nothing": ([b""], "closed", None),
     "half a head": ([HEAD + b"Content-Le"], "closed", None),
     "less than was said": ([HEAD + b"Content-Length: 10\r\n\r\nok"], "closed", "begun with status 200"),
-    "no last chunk": ([HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"], "closed", "begun with status 200"),
+    "no last chunk": (
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"],
+        "closed",
+        "begun with status 200",
+    ),
     "only 100 Continue": ([b"HTTP/1.1 100 Continue\r\n\r\n"], "closed", None),
     "not HTTP": ([b"SSH-2.0-OpenSSH_9.6\r\n"], "protocol", "not valid HTTP"),
     "a TLS alert": ([b"\x15\x03\x01\x00\x02\x02\x16"], "protocol", None),
@@ -73,7 +87,11 @@ BROKEN_ANSWERS = {
     "a status of four digits": ([b"HTTP/1.1 2000 OK\r\n\r\n"], "protocol", None),
     "a status below 100": ([b"HTTP/1.1 020 OK\r\nContent-Length: 0\r\n\r\n"], "protocol", None),
     "two lengths": ([HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok"], "protocol", None),
-    "length and chunks": ([HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"], "protocol", None),
+    "length and chunks": (
+        [HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"],
+        "protocol",
+        None,
+    ),
     "a negative length": ([HEAD + b"Content-Length: -1\r\n\r\n"], "protocol", None),
     "a length of 30 digits": ([HEAD + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n"], "protocol", None),
     "a chunk without a size": ([HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n"], "protocol", None),
@@ -138,7 +156,8 @@ def test_a_reset_in_the_body(run):
 
 
 @pytest.mark.parametrize(
-    ("value", "wait"), [(b"7", 7 * SECOND), (b"-7", 0), (b"soon", None), (b"Thu, 01 Jan 1970 00:00:09 GMT", 4 * SECOND)]
+    ("value", "wait"),
+    [(b"7", 7 * SECOND), (b"-7", 0), (b"soon", None), (b"Thu, 01 Jan 1970 00:00:09 GMT", 4 * SECOND)],
 )
 def test_retry_after(run, value, wait):
     async def scenario():
@@ -154,7 +173,9 @@ def test_retry_after(run, value, wait):
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"500 Oops"])
-@pytest.mark.parametrize("framing", [b"", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 99999999999\r\n"])
+@pytest.mark.parametrize(
+    "framing", [b"", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 99999999999\r\n"]
+)
 def test_of_an_endless_body_only_the_start_is_read(run, status, framing):
     sent = 0
 

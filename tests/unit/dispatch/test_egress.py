@@ -153,7 +153,7 @@ ODD_HOSTS = [
     "134744072",  # 8.8.8.8: allowed as an address, refused in this spelling
     "1.2.3.4.5",
     "foo.0x10",
-    "１２７.０.０.１",
+    "\uff11\uff12\uff17.\uff10.\uff10.\uff11",
     "127。0。0。1",
     "[::1]",
     "[::ffff:127.0.0.1]",
@@ -173,7 +173,9 @@ def test_odd_spellings_are_refused(host):
     assert STRICT.check_url(Target("https", host, 443, "/"))
 
 
-@pytest.mark.parametrize("host", ["example.com", "a-1.example", "0x7f.example", "1.example", "localhost.example", "x"])
+@pytest.mark.parametrize(
+    "host", ["example.com", "a-1.example", "0x7f.example", "1.example", "localhost.example", "x"]
+)
 def test_names_are_left_to_the_connect(host):
     assert STRICT.check_url(Target("https", host, 443, "/")) is None
 

@@ -9,7 +9,9 @@ NOW = 1_792_567_620 * SECOND + 500_000  # Wed, 21 Oct 2026 07:27:00.5 GMT
 
 
 def _retry_after(value: bytes, now: int = NOW) -> int | None:
-    return response.retry_after(b"HTTP/1.1 503 x\r\nServer: y\r\nRetry-After:" + value + b"\r\nDate: z\r\n", now)
+    return response.retry_after(
+        b"HTTP/1.1 503 x\r\nServer: y\r\nRetry-After:" + value + b"\r\nDate: z\r\n", now
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,256 @@
+"""Where a sender connects to, and whom it believes."""
+
+import asyncio
+import ipaddress
+import socket
+
+import pytest
+
+from crewcast.core import url
+from crewcast.dispatch.egress import EgressPolicy
+from crewcast.dispatch.sender import Sender
+from tests.contract.sender.subscriber import (
+    DEV,
+    HEADERS,
+    OK,
+    FakeResolver,
+    Peer,
+    Subscriber,
+    answers,
+)
+
+AGAIN = answers(OK, then="again")
+STRICT = EgressPolicy(allow_http=True)
+
+
+def _closed_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def _post(sender: Sender, text: str):
+    try:
+        return await sender.post(url.parse(text), HEADERS, b"{}")
+    finally:
+        await sender.close()
+
+
+def test_connection_refused(run):
+    outcome = run(_post(Sender(DEV), f"http://127.0.0.1:{_closed_port()}/?token=secret"))
+    assert (outcome.kind, outcome.status) == ("refused", None)
+    assert "secret" not in str(outcome)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "a.localhost"])
+def test_blocked_by_the_url_alone(run, host):
+    async def scenario():
+        resolver = FakeResolver(["127.0.0.1"])
+        sender = Sender(STRICT, resolver=resolver)
+        async with Subscriber(AGAIN) as subscriber:
+            outcome = await _post(sender, f"http://{host}:{subscriber.port}/?token=secret")
+            assert (outcome.kind, outcome.status) == ("blocked", None)
+            assert "secret" not in str(outcome)
+            assert subscriber.accepts == 0
+            assert not resolver.asked
+
+    run(scenario())
+
+
+def test_http_is_blocked_unless_allowed(run):
+    outcome = run(_post(Sender(EgressPolicy()), "http://example.com/"))
+    assert (outcome.kind, outcome.detail) == ("blocked", "is not https")
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["127.0.0.1"], ["::ffff:127.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["2001:4860:4860::8888", "10.0.0.1"]],
+)
+def test_a_name_with_one_address_that_is_not_allowed_is_blocked(run, addresses):
+    async def scenario():
+        sender = Sender(STRICT, resolver=FakeResolver(addresses))
+        async with Subscriber(AGAIN) as subscriber:
+            outcome = await _post(sender, f"http://hooks.example:{subscriber.port}/")
+            assert outcome.kind == "blocked"
+            assert addresses[-1].rpartition(":")[2] in (outcome.detail or "").replace("7f00:1", "127.0.0.1")
+            assert subscriber.accepts == 0
+
+    run(scenario())
+
+
+def test_rebinding(run):
+    """A name that was good at first and is internal later: each connect decides anew, by the address it uses."""
+
+    async def scenario():
+        async with Subscriber(answers(OK)) as good, Subscriber(AGAIN, host="127.0.0.2") as internal:
+            public = ["127.0.0.1"]
+            resolver = FakeResolver(public, ["127.0.0.2"])
+            policy = EgressPolicy(allow_http=True, allow=(ipaddress.ip_network("127.0.0.1/32"),))
+            sender = Sender(policy, resolver=resolver)
+            target = url.parse(f"http://hooks.example:{good.port}/")
+            assert (await sender.post(target, HEADERS, b"")).accepted
+            await asyncio.sleep(0.05)  # the connection is closed by now
+            kinds = [(await sender.post(target, HEADERS, b"")).kind for _ in range(3)]
+            other = url.parse(f"http://hooks.example:{internal.port}/")
+            kinds.append((await sender.post(other, HEADERS, b"")).kind)
+            await sender.close()
+            assert kinds == ["blocked"] * 4
+            assert (good.accepts, internal.accepts) == (1, 0)
+            assert (
+                resolver.asked == ["hooks.example"] * 5
+            )  # one lookup for each connect, none behind our back
+
+    run(scenario())
+
+
+def test_a_kept_connection_stays_with_its_checked_address(run):
+    async def scenario():
+        async with Subscriber(AGAIN) as subscriber:
+            policy = EgressPolicy(allow_http=True, allow=(ipaddress.ip_network("127.0.0.1/32"),))
+            sender = Sender(policy, resolver=FakeResolver(["127.0.0.1"], ["127.0.0.2"]))
+            for _ in range(3):
+                assert (await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"")).accepted
+            await sender.close()
+            assert subscriber.accepts == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")]
+)
+def test_a_name_that_does_not_resolve(run, error):
+    outcome = run(_post(Sender(DEV, resolver=FakeResolver(error)), "https://hooks.example/?token=secret"))
+    assert (outcome.kind, outcome.status) == ("dns", None)
+    assert outcome.detail
+    assert "secret" not in str(outcome)
+
+
+def test_a_name_without_addresses(run):
+    assert run(_post(Sender(DEV, resolver=FakeResolver([])), "https://hooks.example/")).kind == "dns"
+
+
+def test_the_next_address_is_tried(run):
+    async def scenario():
+        async with Subscriber(AGAIN) as subscriber:
+            # Nothing listens on the first two.
+            sender = Sender(DEV, resolver=FakeResolver(["127.0.0.3", "127.0.0.2", "127.0.0.1"]))
+            assert (await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"")).accepted
+            await sender.close()
+
+    run(scenario())
+
+
+def test_all_addresses_refuse(run):
+    sender = Sender(DEV, resolver=FakeResolver(["127.0.0.3", "127.0.0.2"]))
+    outcome = run(_post(sender, f"http://hooks.example:{_closed_port()}/"))
+    assert outcome.kind == "refused"
+
+
+def test_localhost_in_dev(run):
+    async def scenario():
+        async with Subscriber(AGAIN) as subscriber:
+            outcome = await _post(Sender(DEV), f"http://localhost:{subscriber.port}/")
+            assert outcome.accepted
+
+    run(scenario())
+
+
+# TLS
+
+
+def test_a_good_certificate_and_keep_alive(run, authority):
+    async def scenario():
+        sender = Sender(DEV, resolver=FakeResolver(["127.0.0.1"]), ssl_context=authority.client())
+        async with Subscriber(AGAIN, authority.server("hooks.example")) as subscriber:
+            body = b"x" * 300_000
+            for _ in range(5):
+                outcome = await sender.post(subscriber.target(host="hooks.example"), HEADERS, body)
+                assert (outcome.kind, outcome.detail) == ("ok", "ok")
+            await sender.close()
+            assert subscriber.accepts == 1
+            assert all(sent == body for _, sent in subscriber.requests)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "said"),
+    [("other.example", 30, "Hostname mismatch"), ("hooks.example", -1, "expired")],
+)
+def test_a_bad_certificate(run, authority, name, days, said):
+    async def scenario():
+        sender = Sender(DEV, resolver=FakeResolver(["127.0.0.1"]), ssl_context=authority.client())
+        async with Subscriber(AGAIN, authority.server(name, days)) as subscriber:
+            outcome = await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"{}")
+            await sender.close()
+            assert not subscriber.requests
+            return outcome
+
+    outcome = run(scenario())
+    assert (outcome.kind, outcome.status) == ("tls", None)
+    assert said in (outcome.detail or "")
+
+
+def test_an_unknown_authority(run, authority):
+    async def scenario():
+        sender = Sender(DEV, resolver=FakeResolver(["127.0.0.1"]))  # believes the system's alone
+        async with Subscriber(AGAIN, authority.server("hooks.example")) as subscriber:
+            outcome = await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"{}")
+            await sender.close()
+            assert not subscriber.requests
+            return outcome
+
+    outcome = run(scenario())
+    assert outcome.kind == "tls"
+    assert "certificate" in (outcome.detail or "")
+
+
+@pytest.mark.parametrize("then", ["speaks http", "closes", "resets"])
+def test_no_tls_on_the_other_side(run, then):
+    async def script(peer: Peer) -> None:
+        await peer.reader.read(10)
+        if then == "speaks http":
+            await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        if then == "resets":
+            peer.reset()
+
+    async def scenario():
+        async with Subscriber(script) as subscriber:
+            return await _post(Sender(DEV), f"https://127.0.0.1:{subscriber.port}/")
+
+    assert run(scenario()).kind == "tls"
+
+
+def test_a_stale_tls_connection_is_tried_again(run, authority):
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        if peer.number == 1:
+            await peer.request()
+            peer.writer.transport.abort()
+
+    async def scenario():
+        sender = Sender(DEV, resolver=FakeResolver(["127.0.0.1"]), ssl_context=authority.client())
+        async with Subscriber(script, authority.server("hooks.example")) as subscriber:
+            for body in (b"1", b"2"):
+                assert (await sender.post(subscriber.target(host="hooks.example"), HEADERS, body)).accepted
+            await sender.close()
+            assert [body for _, body in subscriber.requests] == [b"1", b"2", b"2"]
+
+    run(scenario())
+
+
+def test_the_name_is_sent_as_sni(run, authority):
+    async def scenario():
+        seen: list[str | None] = []
+        context = authority.server("hooks.example")
+        context.sni_callback = lambda _socket, name, _context: seen.append(name)
+        sender = Sender(DEV, resolver=FakeResolver(["127.0.0.1"]), ssl_context=authority.client())
+        async with Subscriber(AGAIN, context) as subscriber:
+            assert (await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"")).accepted
+            await sender.close()
+        assert seen == ["hooks.example"]
+
+    run(scenario())

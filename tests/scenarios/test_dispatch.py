@@ -1,0 +1,202 @@
+"""Journeys of deliveries, with time stepped by hand."""
+
+import asyncio
+
+import pytest
+
+from crewcast.core.backoff import MINUTE, SECOND, RetryPolicy
+from crewcast.core.outcome import Outcome
+from crewcast.dispatch.dispatcher import DispatchLimits
+from crewcast.dispatch.transport import FakeTransport
+from tests.scenarios.world import world
+
+ORIGIN = "http://sub.example"
+HOOK, OTHER = f"{ORIGIN}/hook", f"{ORIGIN}/other"
+OK, DOWN, GONE = Outcome("ok", 204), Outcome("status:503", 503), Outcome("status:410", 410)
+
+
+def test_a_retry_holds_its_lane_back_and_keeps_the_order(tmp_path):
+    async def story():
+        async with world(tmp_path, FakeTransport({HOOK: [OK, DOWN, Outcome("refused")]})) as w:
+            run = await w.run(step=HOOK)
+            await w.say(run, "step", "step", "step")
+            await w.until(lambda: len(w.transport.sent) == 2)
+            await w.quiet()
+            assert w.sent() == [("/hook", "1/1/1"), ("/hook", "2/2/1")]
+            w.clock.advance(5 * SECOND - 1)
+            await w.quiet()
+            assert len(w.sent()) == 2
+            w.clock.advance(1)
+            await w.until(lambda: len(w.transport.sent) == 3)
+            w.clock.advance(5 * MINUTE)
+            await w.until(lambda: len(w.transport.sent) == 5)
+            assert w.sent()[2:] == [("/hook", "2/2/2"), ("/hook", "2/2/3"), ("/hook", "3/3/1")]
+
+    asyncio.run(story())
+
+
+def test_one_lane_that_waits_does_not_hold_another(tmp_path):
+    async def story():
+        async with world(tmp_path, FakeTransport({HOOK: [DOWN] * 9})) as w:
+            run = await w.run(step=HOOK, task=OTHER)
+            await w.say(run, "step", "task", "step", "task")
+            await w.until(lambda: len([path for path, _ in w.sent() if path == "/other"]) == 2)
+            assert [numbers for path, numbers in w.sent() if path == "/other"] == ["2/1/1", "4/2/1"]
+
+    asyncio.run(story())
+
+
+def test_the_signature_covers_what_was_stored(tmp_path):
+    async def story():
+        async with world(tmp_path, FakeTransport()) as w:
+            run = await w.run(step=HOOK)
+            await w.say(run, "step")
+            await w.until(lambda: len(w.transport.sent) == 1)
+            [event] = await w.store.events(run.id)
+            assert w.transport.sent[0].body == event.body
+
+    asyncio.run(story())
+
+
+def test_what_is_given_up_is_a_dead_letter_and_the_lane_goes_on(tmp_path):
+    policy = RetryPolicy(short_schedule=(SECOND,))
+
+    async def story():
+        async with world(
+            tmp_path, FakeTransport({HOOK: [Outcome("status:404", 404)] * 2}), policy=policy
+        ) as w:
+            run = await w.run(step=HOOK)
+            await w.say(run, "step", "step")
+            await w.until(lambda: len(w.transport.sent) == 1)
+            await w.quiet()
+            w.clock.advance(SECOND)
+            await w.until(lambda: len(w.transport.sent) == 3)
+            assert w.sent() == [("/hook", "1/1/1"), ("/hook", "1/1/2"), ("/hook", "2/2/1")]
+            [dead] = await w.store.dead_letters(run.id)
+            assert (dead.seq, dead.reason) == (1, "status:404")
+
+    asyncio.run(story())
+
+
+def test_gone_closes_this_runs_lane_only(tmp_path):
+    async def story():
+        async with world(tmp_path, FakeTransport({HOOK: [GONE]})) as w:
+            run, other = await w.run(step=HOOK, task=OTHER), await w.run(step=HOOK)
+            run = await w.say(run, "step", "step", "task")
+            await w.until(lambda: len(w.transport.sent) == 2)
+            await w.quiet()
+            await w.say(run, "step")
+            await w.say(other, "step")
+            await w.until(lambda: len(w.transport.sent) == 3)
+            await w.quiet()
+            assert sorted(w.sent()) == [("/hook", "1/1/1"), ("/hook", "1/1/1"), ("/other", "3/1/1")]
+            assert [(letter.seq, letter.reason) for letter in await w.store.dead_letters(run.id)] == [
+                (1, "gone"), (2, "gone"), (4, "gone"),
+            ]  # fmt: skip
+
+    asyncio.run(story())
+
+
+def pending_of(sent) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in sent.headers}.get("crewcast-pending", "absent")
+
+
+def test_the_crew_event_waits_for_the_runs_other_lanes_at_its_origin(tmp_path):
+    async def story():
+        async with world(tmp_path, FakeTransport({OTHER: [DOWN]})) as w:
+            run = await w.run(crew=HOOK, step=OTHER)
+            await w.say(run, "step", "step", "crew")
+            await w.until(lambda: len(w.transport.sent) == 1)
+            await w.quiet()
+            assert [path for path, _ in w.sent()] == ["/other"]
+            w.clock.advance(5 * SECOND)
+            await w.until(lambda: len(w.transport.sent) == 4)
+            assert [path for path, _ in w.sent()] == ["/other", "/other", "/other", "/hook"]
+            assert pending_of(w.transport.sent[-1]) == "0"
+
+    asyncio.run(story())
+
+
+def test_the_crew_event_waits_no_longer_than_crew_wait(tmp_path):
+    async def story():
+        limits = DispatchLimits(crew_wait=60 * SECOND)
+        async with world(tmp_path, FakeTransport({OTHER: [DOWN] * 99}), limits=limits) as w:
+            run = await w.run(crew=HOOK, step=OTHER)
+            await w.say(run, "step", "step", "crew")
+            for _ in range(59):
+                w.clock.advance(SECOND)
+                await w.quiet()
+            assert "/hook" not in [path for path, _ in w.sent()]
+            w.clock.advance(SECOND)
+            await w.until(lambda: "/hook" in [path for path, _ in w.sent()])
+            assert pending_of(next(one for one in w.transport.sent if one.target.path == "/hook")) == "2"
+
+    asyncio.run(story())
+
+
+def test_the_crew_event_does_not_wait_for_other_origins(tmp_path):
+    async def story():
+        elsewhere = "http://elsewhere.example/x"
+        async with world(tmp_path, FakeTransport({elsewhere: [DOWN] * 9})) as w:
+            run = await w.run(crew=HOOK, step=elsewhere)
+            await w.say(run, "step", "crew")
+            await w.until(lambda: "/hook" in [path for path, _ in w.sent()])
+
+    asyncio.run(story())
+
+
+class Holding(FakeTransport):
+    """Answers only when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def post(self, target, headers, body):
+        outcome = await super().post(target, headers, body)
+        await self.go.wait()
+        return outcome
+
+
+def test_one_event_of_a_lane_is_in_flight_and_stop_lets_it_end(tmp_path):
+    async def story():
+        from crewcast.clock import ManualClock
+        from crewcast.dispatch.dispatcher import Dispatcher
+        from crewcast.store.sqlite import SQLiteStore
+        from tests.scenarios.world import World
+
+        store, transport, clock = await SQLiteStore.open(tmp_path), Holding(), ManualClock()
+        dispatcher = Dispatcher(store, transport, bytes(32), clock, lambda: 0.5)
+        working = asyncio.create_task(dispatcher.run())
+        w = World(store, transport, clock)
+        run = await w.run(step=HOOK)
+        await w.say(run, "step", "step", "step")
+        await w.until(lambda: len(transport.sent) == 1)
+        await w.quiet()
+        assert len(transport.sent) == 1
+        stopping = asyncio.create_task(dispatcher.stop(60 * SECOND))
+        await w.quiet()
+        assert not stopping.done()
+        transport.go.set()
+        await stopping
+        assert len(transport.sent) == 1
+        [lane] = await store.lanes(run.id)
+        assert (lane.cursor, lane.lease_token) == (1, None)
+        assert lane.due_at is not None
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await store.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("events", [1, 200])
+def test_a_lane_is_read_in_pages(tmp_path, events):
+    async def story():
+        async with world(tmp_path, FakeTransport()) as w:
+            run = await w.run(step=HOOK)
+            await w.say(run, *["step"] * events)
+            await w.until(lambda: len(w.transport.sent) == events)
+            assert w.sent() == [("/hook", f"{n}/{n}/1") for n in range(1, events + 1)]
+
+    asyncio.run(story())

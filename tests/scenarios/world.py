@@ -1,0 +1,117 @@
+"""A dispatcher at work on a real store, with a manual clock and a scripted transport."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from crewcast.clock import ManualClock
+from crewcast.contract import webhooks
+from crewcast.core import ids, url
+from crewcast.core import run as runs
+from crewcast.core.backoff import RetryPolicy
+from crewcast.core.event import Channel
+from crewcast.core.lane import Lane
+from crewcast.core.run import Run, RunState
+from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
+from crewcast.dispatch.transport import FakeTransport
+from crewcast.store.sqlite import SQLiteStore
+
+LEASE = 3_600_000_000_000
+TOKEN = "worker"
+
+
+class World:
+    def __init__(self, store: SQLiteStore, transport: FakeTransport, clock: ManualClock) -> None:
+        self.store = store
+        self.transport = transport
+        self.clock = clock
+        self._runs = 0
+
+    async def run(self, **urls: str) -> Run:
+        """A running run; `urls` by channel: task=, step=, crew=."""
+        self._runs += 1
+        now = self.clock.now()
+        run = runs.new_run(ids.run_id(now, self._runs.to_bytes(10)), "crew", b"{}", now)
+        by_url: dict[str, Channel] = {}
+        for name, link in urls.items():
+            by_url[link] = by_url.get(link, Channel(0)) | Channel[name.upper()]
+        lanes = [
+            Lane(run.id, n, link, url.parse(link).origin, channels)
+            for n, (link, channels) in enumerate(by_url.items(), 1)
+        ]
+        await self.store.create_run(run, lanes, None, now)
+        [claimed] = await self.store.claim_runs(["crew"], 1, TOKEN, now, LEASE)
+        return claimed
+
+    async def say(self, run: Run, *kinds: str) -> Run:
+        """Appends one event of each kind: step, task, or crew (which ends the run)."""
+        now, events = self.clock.now(), []
+        for n, kind in enumerate(kinds, 1):
+            if kind == "step":
+                draft = webhooks.step(run.id, "t", "thought", now, content="hm")
+            elif kind == "task":
+                draft = webhooks.task_completed(run.id, "t", "completed", now, output="done")
+            else:
+                draft = webhooks.crew_completed(run.id, "completed", now, output="done")
+                run = runs.end(run, RunState.COMPLETED, now)
+            events.append(webhooks.encode(draft, run.id, run.seq + n, 1, 1 << 20))
+        run = replace(run, seq=run.seq + len(events))
+        assert await self.store.append(run, events, TOKEN)
+        return run
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Lets the parts work until it is so; the store has a thread of its own, so this takes real moments."""
+        for _ in range(5000):
+            if condition():
+                return
+            await asyncio.sleep(0.001)
+        raise AssertionError(f"never so; sent: {self.sent()}")
+
+    async def quiet(self) -> None:
+        """Until all that is due now has been sent: nothing comes any more."""
+        count = -1
+        while count != len(self.transport.sent):
+            count = len(self.transport.sent)
+            for _ in range(30):
+                await asyncio.sleep(0.001)
+
+    def sent(self) -> list[tuple[str, str]]:
+        """(path, `seq/lane seq/attempt`) of each POST in its order."""
+        found = []
+        for one in self.transport.sent:
+            headers = {name.decode(): value.decode() for name, value in one.headers}
+            numbers = "/".join(
+                headers[f"crewcast-{name}"] for name in ("run-seq", "lane-seq", "delivery-attempt")
+            )
+            found.append((one.target.path, numbers))
+        return found
+
+
+@asynccontextmanager
+async def world(
+    folder: Path,
+    transport: FakeTransport,
+    *,
+    policy: RetryPolicy | None = None,
+    limits: DispatchLimits | None = None,
+) -> AsyncIterator[World]:
+    store = await SQLiteStore.open(folder)
+    clock = ManualClock()
+    dispatcher = Dispatcher(
+        store,
+        transport,
+        bytes(32),
+        clock,
+        lambda: 0.5,
+        policy=policy or RetryPolicy(),
+        limits=limits or DispatchLimits(),
+    )
+    working = asyncio.create_task(dispatcher.run())
+    try:
+        yield World(store, transport, clock)
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await store.close()
