@@ -6,11 +6,11 @@ import random
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import uvloop
+from msgspec.structs import replace
 
 from benchmarks import receiver
 from crewcast.clock import RealClock

@@ -9,10 +9,10 @@ import logging
 import os
 import random
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import uvloop
+from msgspec.structs import replace
 
 from crewcast.clock import RealClock
 from crewcast.contract import webhooks

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from crewcast.clock import ManualClock
 from crewcast.contract import webhooks
@@ -68,6 +69,15 @@ class World:
                 return
             await asyncio.sleep(0.001)
         raise AssertionError(f"never so; sent: {self.sent()}")
+
+    async def dead_letters(self, run: Run, count: int) -> list[tuple[int, str]]:
+        """(seq, reason) once there are `count`: an outcome is committed soon after it is known."""
+        for _ in range(5000):
+            found = await self.store.dead_letters(run.id)
+            if len(found) >= count:
+                return [(letter.seq, letter.reason) for letter in found]
+            await asyncio.sleep(0.001)
+        raise AssertionError(f"only {found}")
 
     async def quiet(self) -> None:
         """Until all that is due now has been sent: nothing comes any more."""

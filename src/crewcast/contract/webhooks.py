@@ -131,27 +131,27 @@ def headers(
     replay: bool = False,
 ) -> list[tuple[bytes, bytes]]:
     """The headers of a delivery: Standard Webhooks' three, then ours, which are unsigned hints."""
-    run_id = event.run_id
     attempt = lane.tries + 1
+    trace = event.run_id.replace("-", "")
     listed = [
-        ("content-type", "application/json"),
-        ("webhook-id", event.id),
-        ("webhook-timestamp", str(timestamp)),
-        ("webhook-signature", signatures),
-        ("crewcast-event", event.type),
-        ("crewcast-kickoff-id", run_id),
-        ("crewcast-run-seq", str(event.seq)),
-        ("crewcast-lane-seq", str(lane.head_lane_seq)),
-        ("crewcast-run-attempt", str(event.run_attempt)),
-        ("crewcast-delivery-attempt", str(attempt)),
+        (b"content-type", b"application/json"),
+        (b"webhook-id", event.id.encode()),
+        (b"webhook-timestamp", b"%d" % timestamp),
+        (b"webhook-signature", signatures.encode()),
+        (b"crewcast-event", event.type.encode()),
+        (b"crewcast-kickoff-id", event.run_id.encode()),
+        (b"crewcast-run-seq", b"%d" % event.seq),
+        (b"crewcast-lane-seq", b"%d" % lane.head_lane_seq),
+        (b"crewcast-run-attempt", b"%d" % event.run_attempt),
+        (b"crewcast-delivery-attempt", b"%d" % attempt),
         # W3C Trace Context: the run is the trace, the attempt is the parent span.
-        ("traceparent", f"00-{run_id.replace('-', '')}-{event.seq:08x}{attempt:08x}-01"),
+        (b"traceparent", b"00-%b-%08x%08x-01" % (trace.encode(), event.seq, attempt)),
     ]
     if pending is not None:
-        listed.append(("crewcast-pending", str(pending)))
+        listed.append((b"crewcast-pending", b"%d" % pending))
     if replay:
-        listed.append(("crewcast-replay", "true"))
-    return [(name.encode(), value.encode()) for name, value in listed]
+        listed.append((b"crewcast-replay", b"true"))
+    return listed
 
 
 def rfc3339(at: int) -> str:

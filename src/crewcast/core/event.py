@@ -1,7 +1,8 @@
 """An event: an immutable record of a run."""
 
-from dataclasses import dataclass
 from enum import IntFlag
+
+from msgspec import Struct
 
 from crewcast.core import ids
 
@@ -20,8 +21,7 @@ class Channel(IntFlag):
         return (self.name or "").lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True, gc=False):
     """One event of a run's log.
 
     `seq` is dense per run, 1..n. `type` is what `crewcast-event` says: `step`, `task.completed`,

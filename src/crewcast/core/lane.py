@@ -1,15 +1,16 @@
 """A lane: the ordered delivery of one run's events to one distinct URL, and its one rule, `settle`."""
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from crewcast.core.backoff import RetryPolicy, wait
 from crewcast.core.event import Channel, Event
 from crewcast.core.outcome import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(Struct, frozen=True, gc=False):
     """`number` counts the lanes of a run from 1. `cursor` is the run's seq that was settled last,
     `tail` the last one in the log that belongs here: there is work while `cursor < tail`.
 
@@ -43,8 +44,7 @@ class Verdict(StrEnum):
     CLOSED = "closed"  # this event and the rest of the lane are dead letters
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True, gc=False):
     """One POST and its outcome. `number` counts the attempts for this event from 1."""
 
     run_id: str

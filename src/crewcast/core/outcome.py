@@ -1,13 +1,12 @@
 """What came of one attempt to deliver an event."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 # Answers that a repetition seldom changes: a short schedule, then a dead letter.
 SETTLED_REFUSALS = frozenset({400, 401, 403, 404, 413, 422})
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """`kind` is a class that a person understands: `ok`, `status:500`, `dns`, `refused`, `tls`,
     `timeout:connect`, `blocked`, `closed`, `protocol`, ...
 

@@ -1,7 +1,9 @@
 """A run and its states. The table of transitions below is the truth; the schema repeats it."""
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 
 class RunState(StrEnum):
@@ -31,8 +33,7 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True, gc=False):
     """One execution of a crew. `inputs`, `meta` and `options` are JSON texts as bytes.
 
     `options` keeps what the kickoff named and is not served yet. `seq` is the number of the last

@@ -6,11 +6,12 @@ import secrets
 import shutil
 import signal
 from collections.abc import Mapping as Crews
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from crewcast.clock import Clock
 from crewcast.contract import webhooks

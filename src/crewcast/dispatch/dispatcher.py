@@ -26,7 +26,7 @@ RENEW_EVERY = 15 * SECOND
 POLL_EVERY = 1 * SECOND
 READ_AHEAD = 64  # events of a lane read at once
 UNSETTLED = 32  # accepted outcomes of a lane whose commit may still be on its way
-LINGER = 2 * SECOND  # an idle lane is kept this long for the run's next event
+LINGER = 2 * SECOND  # an idle lane is kept at least this long for the run's next event
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Dispatcher:
         """Claims and sends until cancelled. An error of the store is waited out, never fatal."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew())
+            group.create_task(self._dismiss())
             while not self._stopping:
                 pause = POLL_EVERY
                 try:
@@ -118,6 +119,17 @@ class Dispatcher:
                     await self._store.renew_lanes(self._lease_token, self._clock.now() + LEASE)
                 except StoreError as e:
                     log.error("lane leases cannot be renewed: %s", e)
+
+    async def _dismiss(self) -> None:
+        """Sends idle lanes home: one timer for all, since a lane waits after most of its events."""
+        never = asyncio.Event()
+        while True:
+            await self._clock.wait(never, LINGER)
+            long_ago = self._clock.now() - LINGER
+            for work in self._active.values():
+                if work.idle_since is not None and work.idle_since <= long_ago:
+                    work.dismissed = True
+                    work.wake.set()
 
     async def _claim(self, group: asyncio.TaskGroup) -> int:
         """Takes what is due; returns how long to wait for the next that will be."""
@@ -174,6 +186,8 @@ class _LaneWork:
         self._target = url.parse(lane.url)
         self._origin = dispatcher._origin(lane)  # noqa: SLF001
         self.awaits_siblings = False
+        self.idle_since: int | None = None
+        self.dismissed = False
         self._ahead: deque[Event] = deque()
         self._unsettled: deque[asyncio.Task[bool]] = deque()
 
@@ -198,8 +212,11 @@ class _LaneWork:
                 if not await self._settled(0):
                     return False
                 self._d.nudge_siblings(self)
-                if not await self._clock.wait(self.wake, LINGER):
+                if self.dismissed:
                     return True
+                self.idle_since = self._clock.now()
+                await self.wake.wait()
+                self.idle_since = None
                 continue
             pending = await self._beside(head)
             if pending is None:

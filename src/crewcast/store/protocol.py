@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from msgspec import Struct
+
 from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Attempt, Lane
 from crewcast.core.run import Run
@@ -38,8 +40,7 @@ class Created:
     conflict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True, gc=False):
     """What an attempt changes: the lane as `core.lane.settle` returned it, and the attempt itself.
 
     `release` gives the lane back: at a retry, when it is done, or when the dispatcher stops.

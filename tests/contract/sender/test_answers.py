@@ -123,7 +123,7 @@ def test_any_bytes_have_an_outcome(run):
         roll = random.Random(7)
         seeds = [b"".join(parts) for parts, *_ in WHOLE_ANSWERS.values()]
         sender = Sender(DEV)
-        script = []
+        script: list[bytes] = []
 
         async def play(peer: Peer) -> None:
             await peer.request()

@@ -86,7 +86,6 @@ def test_a_slow_flood_of_1xx(run):
 
 def test_a_request_that_nobody_reads(run):
     async def script(peer: Peer) -> None:
-        peer.writer.transport.pause_reading()
         await peer.never()
 
     outcome = run(post_once(script, body=b"x" * 64 * 2**20, write=0.2))
@@ -95,9 +94,7 @@ def test_a_request_that_nobody_reads(run):
 
 def test_a_request_that_is_read_late_is_no_failure(run):
     async def script(peer: Peer) -> None:
-        peer.writer.transport.pause_reading()
         await asyncio.sleep(0.2)
-        peer.writer.transport.resume_reading()
         await peer.request()
         await peer.send(OK)
 

@@ -1,11 +1,11 @@
 """A kickoff taken apart and a status put together."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from crewcast.contract import amp
 from crewcast.contract.amp import CrewInputs, Problem, parse_kickoff

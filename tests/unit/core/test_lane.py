@@ -1,10 +1,10 @@
 """`settle`, the one rule of a lane: table of outcomes, and what must hold for any sequence of them."""
 
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from crewcast.core.backoff import DAY, HOUR, MINUTE, SECOND, RetryPolicy, wait
 from crewcast.core.event import Channel, Event

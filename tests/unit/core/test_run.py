@@ -1,8 +1,8 @@
 """The state machine of a run."""
 
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from crewcast.core import run as runs
 from crewcast.core.run import ENDED, TRANSITIONS, RunState

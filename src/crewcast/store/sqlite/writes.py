@@ -3,8 +3,9 @@
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from crewcast.core.backoff import DAY
 from crewcast.core.event import Event
