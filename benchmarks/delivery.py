@@ -27,7 +27,8 @@ from crewcast.store.protocol import Hint
 from crewcast.store.sqlite import SQLiteStore
 
 LANES = 64
-EVENTS_PER_LANE = 250
+EVENTS_PER_LANE = 400
+EVENTS_PER_APPEND = 4  # a step of a ReAct agent: action, tool_call, tool_result, observation
 ROUNDS = 3
 RATE = 200  # events per second for the latency
 RATE_SECONDS = 5
@@ -96,9 +97,12 @@ class Node:
             await self.store.create_run(run, [lane], None, self.clock.now())
         return await self.store.claim_runs(["bench"], count, "bench", self.clock.now(), LEASE)
 
-    async def append(self, run: Run) -> Run:
-        after = replace(run, seq=run.seq + 1)
-        assert await self.store.append(after, [event(run.id, after.seq, self.clock.now())], "bench")
+    async def append(self, run: Run, count: int) -> Run:
+        """Commits `count` events of the run together, as the worker does with whatever has arrived."""
+        now = self.clock.now()
+        after = replace(run, seq=run.seq + count)
+        events = [event(run.id, seq, now) for seq in range(run.seq + 1, after.seq + 1)]
+        assert await self.store.append(after, events, "bench")
         return after
 
     async def settled(self, found: list[Run]) -> None:
@@ -118,8 +122,8 @@ async def durable(target: url.Target, folder: Path) -> float:
     found = await node.new_runs(LANES)
 
     async def crew(run: Run) -> Run:
-        for _ in range(EVENTS_PER_LANE):
-            run = await node.append(run)
+        for _ in range(EVENTS_PER_LANE // EVENTS_PER_APPEND):
+            run = await node.append(run, EVENTS_PER_APPEND)
         return run
 
     began = time.perf_counter()
@@ -142,7 +146,7 @@ async def latency(target: url.Target, folder: Path) -> dict[bytes, int]:
         await asyncio.sleep(max(0.0, began + n / RATE - time.perf_counter()))
         run = found[n % 20]
         emitted[ids.event_id(run.id, run.seq + 1).encode()] = node.clock.now()
-        found[n % 20] = await node.append(run)
+        found[n % 20] = await node.append(run, 1)
     await node.settled(found)
     await node.close()
     await store.close()

@@ -100,12 +100,17 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Ends the connection at once; the request in flight has no outcome, its caller has left."""
-        if self._waiter is not None:
-            self._waiter = None
-            self._keeper.dropped(self)
+        """Ends the connection at once. Not for one with a request in flight: see `leave` and `fail`."""
         if self._transport is not None:
             self._transport.abort()
+
+    def leave(self, waiter: "asyncio.Future[Outcome | None]") -> None:
+        """Who waits for `waiter` was cancelled: its answer must not answer the next request.
+
+        If the answer came in the same moment, the connection is free, or at work for somebody else.
+        """
+        if self._waiter is waiter:
+            self._end(None)
 
     def fail(self, kind: str, detail: str) -> None:
         if self._status:

@@ -58,7 +58,8 @@ class Sender:
         self._routes: dict[Target, _Route] = {}
         self._shelves: dict[tuple[str, str, int], list[Connection]] = {}
         self._in_flight = 0
-        self._stopping = False
+        self._stopping = False  # nothing new
+        self._ended = False  # nothing at all
         self._at_rest = asyncio.Event()
 
     async def post(self, target: Target, headers: Headers, body: bytes) -> Outcome:
@@ -72,21 +73,21 @@ class Sender:
         route = self._routes.get(target) or self._route(target)
         message = _message(route.head, headers, body)
         self._in_flight += 1
-        connection: Connection | None = None
         try:
             if self._stopping:
                 return Outcome("stopped", detail="the server is stopping")
             until = started + self._total
             connection = self._pool.take(route.idle)
             if connection is not None:
-                outcome = await connection.exchange(message, started, started, until)
+                waiter = connection.exchange(message, started, started, until)
+                try:
+                    outcome = await waiter
+                except asyncio.CancelledError:
+                    connection.leave(waiter)
+                    raise
                 if outcome is not None:
                     return outcome
             return await self._afresh(target, route, message, started, until)
-        except asyncio.CancelledError:
-            if connection is not None:
-                connection.abort()
-            raise
         finally:
             self._in_flight -= 1
             if self._stopping and not self._in_flight:
@@ -99,6 +100,7 @@ class Sender:
             with_grace = asyncio.ensure_future(self._at_rest.wait())
             await asyncio.wait([with_grace], timeout=grace)
             with_grace.cancel()
+        self._ended = True
         self._dialer.stop()
         self._pool.stop()
         if self._in_flight:
@@ -112,15 +114,19 @@ class Sender:
         now = self._monotonic()
         if isinstance(dialled, NoConnection):
             return Outcome(dialled.kind, None, None, int((now - started) * 1_000_000), dialled.detail)
+        if self._ended:
+            dialled.abort()
+            return Outcome("stopped", detail="the server is stopping")
         if not dialled.is_open():
             took = int((now - started) * 1_000_000)
             return Outcome(
                 "closed", None, None, took, "the connection was closed before the request was sent"
             )
+        waiter = dialled.exchange(message, started, now, until)
         try:
-            outcome = await dialled.exchange(message, started, now, until)
+            outcome = await waiter
         except asyncio.CancelledError:
-            dialled.abort()
+            dialled.leave(waiter)
             raise
         assert outcome is not None, "only a connection that was used before may have no outcome"
         return outcome

@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 from crewcast.core import url
+from crewcast.core.outcome import Outcome
 from crewcast.dispatch.sender import Sender, SenderLimits
 from tests.contract.sender.subscriber import DEV, HEADERS, OK, FakeResolver, Peer, Subscriber, answers, until
 
@@ -80,6 +81,23 @@ def test_not_reused(run, answer):
         async with Subscriber(answers(answer, then="again")) as subscriber:
             for _ in range(2):
                 assert (await sender.post(subscriber.target(), HEADERS, b"")).accepted
+            await sender.close()
+            assert subscriber.accepts == 2
+
+    run(scenario())
+
+
+def test_not_reused_while_the_last_request_is_still_being_written(run):
+    async def early(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.send(OK)
+        await peer.never()
+
+    async def scenario():
+        sender = Sender(DEV, limits=SenderLimits(total=5))
+        async with Subscriber(early) as subscriber:
+            for _ in range(2):
+                assert (await sender.post(subscriber.target(), HEADERS, b"x" * 32 * 2**20)).accepted
             await sender.close()
             assert subscriber.accepts == 2
 
@@ -267,6 +285,32 @@ def test_a_cancelled_post_ends_its_connection(run):
             assert not sender._pool._idle
             await sender.close()
             assert subscriber.accepts == 2
+
+    run(scenario())
+
+
+def test_a_post_cancelled_as_its_answer_comes_leaves_the_next_request_alone(run, monkeypatch):
+    async def scenario():
+        sender = Sender(DEV)
+        posts: list[asyncio.Task[Outcome]] = []
+        free = sender._pool.free
+
+        def cancelled_now(connection, now):
+            free(connection, now)
+            if len(posts) == 1:
+                # It has taken the connection by the time that the first learns that it is cancelled.
+                posts.append(asyncio.create_task(sender.post(subscriber.target(), HEADERS, b"2")))
+                posts[0].cancel()
+
+        async with Subscriber(AGAIN) as subscriber:
+            await sender.post(subscriber.target(), HEADERS, b"0")
+            monkeypatch.setattr(sender._pool, "free", cancelled_now)
+            posts.append(asyncio.create_task(sender.post(subscriber.target(), HEADERS, b"1")))
+            await until(lambda: len(posts) == 2 and posts[1].done())
+            assert posts[0].cancelled()
+            assert posts[1].result().accepted
+            await sender.close()
+            assert subscriber.accepts == 1
 
     run(scenario())
 

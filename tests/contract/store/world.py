@@ -1,0 +1,106 @@
+"""Short ways to the values that the tests are about."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count
+
+from msgspec.structs import replace
+
+from crewcast.core import ids
+from crewcast.core import run as runs
+from crewcast.core.backoff import RetryPolicy
+from crewcast.core.event import Channel, Event
+from crewcast.core.lane import Attempt, Lane, Verdict, settle
+from crewcast.core.outcome import Outcome
+from crewcast.core.run import Run
+from crewcast.store.protocol import Hint, Settlement, Store
+
+NOW = 1_750_000_000_000_000
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+LEASE = 60 * SECOND
+WORKER = "worker-1"
+DISPATCHER = "dispatcher-1"
+ALL = Channel(31)
+
+OK = Outcome("ok", 200, duration=1200)
+BUSY = Outcome("status:503", 503, retry_after=9 * SECOND, duration=10, detail="try later")
+GONE = Outcome("status:410", 410)
+_serial = count(1)
+
+
+def new_run(crew: str = "crew", now: int = NOW) -> Run:
+    return runs.new_run(ids.run_id(now, next(_serial).to_bytes(10)), crew, b'{"topic": "x"}', now)
+
+
+def lane(run: Run, number: int = 1, channels: Channel = ALL, url: str = "https://a.example/hook") -> Lane:
+    return Lane(run.id, number, url, "/".join(url.split("/")[:3]), channels)
+
+
+def event(run: Run, seq: int, channel: Channel = Channel.STEP, at: int = NOW) -> Event:
+    return Event(run.id, seq, channel, channel.label, b'{"n": %d}' % seq, at)
+
+
+async def queued(store: Store, *lanes: Channel, crew: str = "crew") -> Run:
+    run = new_run(crew)
+    await store.create_run(run, [lane(run, n, channels) for n, channels in enumerate(lanes, 1)], None, NOW)
+    return run
+
+
+async def running(store: Store, *lanes: Channel, worker: str = WORKER) -> Run:
+    """A run that `worker` holds, with a lane for each of `lanes`."""
+    run = await queued(store, *lanes, crew="running")
+    claimed = await store.claim_runs(["running"], 1, worker, NOW, LEASE)
+    assert [r.id for r in claimed] == [run.id]
+    return claimed[0]
+
+
+async def append(store: Store, run: Run, *channels: Channel, at: int = NOW, token: str = WORKER) -> Run:
+    """The run after one event for each of `channels`."""
+    after = replace(run, seq=run.seq + len(channels))
+    events = [event(run, run.seq + n, channel, at) for n, channel in enumerate(channels, 1)]
+    assert await store.append(after, events, token)
+    return after
+
+
+async def claimed(store: Store, limit: int = 100, now: int = NOW, token: str = DISPATCHER) -> list[Lane]:
+    return await store.claim_lanes(limit, token, now, LEASE)
+
+
+def settlement(
+    lane: Lane,
+    head: Event,
+    outcome: Outcome = OK,
+    *,
+    release: bool = False,
+    now: int = NOW,
+    policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - a frozen value
+) -> Settlement:
+    """What a dispatcher writes after an attempt for `head`."""
+    after, verdict = settle(lane, head, outcome, policy, now, 0.5)
+    return Settlement(after, attempt(lane, head, verdict, outcome, now), release)
+
+
+def attempt(lane: Lane, head: Event, verdict: Verdict, outcome: Outcome = OK, at: int = NOW) -> Attempt:
+    return Attempt(lane.run_id, lane.number, head.seq, lane.tries + 1, at, outcome, verdict)
+
+
+async def one_lane(store: Store, run: Run, number: int = 1) -> Lane:
+    return {lane.number: lane for lane in await store.lanes(run.id)}[number]
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self, store: Store) -> None:
+        self.hints: list[tuple[Hint, str]] = []
+        self.forget = store.listen(lambda hint, run_id: self.hints.append((hint, run_id)))
+
+    def take(self) -> Sequence[tuple[Hint, str]]:
+        hints, self.hints = self.hints, []
+        return hints
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
