@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 SOAK ?= 3600
 
+# pytest keeps its rewritten test modules, also where the environment says not to write bytecode.
+export PYTHONDONTWRITEBYTECODE :=
+
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 

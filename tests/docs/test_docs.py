@@ -6,13 +6,8 @@ import json
 import os
 import re
 import shlex
-import time
-import tomllib
-from pathlib import Path
 
 import pytest
-from jsonschema import Draft202012Validator, FormatChecker
-from standardwebhooks import Webhook
 
 from crewcast import webhooks
 from crewcast.api import amp as amp_routes
@@ -23,64 +18,15 @@ from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
 from crewcast.contract import amp
-from crewcast.contract.asyncapi import _ALWAYS_SENT, DELIVERY_HEADERS, payload_schema
-from crewcast.core import outcome, signature, url
-from crewcast.core.backoff import JITTER, MINUTE, SECOND, SHORT_SCHEDULE, RetryPolicy
+from crewcast.core import url
+from crewcast.core.backoff import JITTER, MINUTE, RetryPolicy
 from crewcast.core.errors import UsageError
 from crewcast.dispatch.dispatcher import DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.limits import SenderLimits
 from crewcast.dispatch.response import EXCERPT
 from crewcast.store.sqlite.connection import OLDEST_SQLITE
-
-REPOSITORY = Path(__file__).parents[2]
-DOCS = REPOSITORY / "docs"
-SOURCE = REPOSITORY / "src" / "crewcast"
-PAGES = {file.name: file.read_text("utf-8") for file in sorted(DOCS.glob("*.md"))}
-PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
-
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def section(page: str, heading: str) -> str:
-    """The text below a heading up to the next of its level or above, whatever `#` stands in code."""
-    lines, level, found = PAGES[page].split("\n"), 0, []
-    fenced = False
-    for line in lines:
-        fenced ^= line.startswith("```")
-        mark = re.match(r"(#+) (.*)", line) if not fenced else None
-        if level and mark and len(mark[1]) <= level:
-            break
-        if level:
-            found.append(line)
-        elif mark and mark[2] == heading:
-            level = len(mark[1])
-    assert level, f"{page} has no heading {heading!r}"
-    return "\n".join(found)
-
-
-def table(text: str, header: str) -> list[list[str]]:
-    """The rows of the table with this first cell in its header, backticks removed."""
-    lines = iter(text.split("\n"))
-    for line in lines:
-        if line.startswith(f"| {header} |"):
-            assert set(next(lines)) <= set("|- ")
-            rows = []
-            for row in lines:
-                if not row.startswith("|"):
-                    break
-                rows.append([cell.strip().replace("`", "") for cell in row.strip("|").split("|")])
-            assert rows
-            return rows
-    raise AssertionError(f"no table that begins with {header!r}")
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return [body for found, body in FENCE.findall(text) if found == language]
-
-
-def prose(page: str) -> str:
-    return " ".join(PAGES[page].split())
+from tests.docs.pages import DOCS, FENCE, PAGES, PYPROJECT, SOURCE, blocks, prose, section, table
 
 
 def test_the_pages_are_there():
@@ -181,7 +127,7 @@ def problems() -> set[tuple[str, str]]:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem":
                 status, error = node.args[:2]
                 if isinstance(status, ast.Constant) and isinstance(error, ast.Constant):
-                    found.add((str(status.value), error.value))
+                    found.add((str(status.value), str(error.value)))
     return found
 
 
@@ -195,161 +141,8 @@ def test_the_table_of_errors_has_every_error():
 def test_the_example_of_an_error_is_what_is_answered():
     [example] = blocks(section("api.md", "Errors"), "json")
     with pytest.raises(amp.Problem) as caught:
-        amp.parse_kickoff(b'{"inputs": {"topic": "x"}}', amp.CrewInputs(["audience", "topic"]), nowhere)  # type: ignore[arg-type]
+        amp.parse_kickoff(b'{"inputs": {"topic": "x"}}', amp.CrewInputs(["audience", "topic"]), nowhere)
     assert json.loads(example) == caught.value.body
-
-
-# --- webhooks ---------------------------------------------------------------------------------
-
-CHANNELS = {
-    "Task events": "TaskCompletedPayload",
-    "Step events": "StepEventPayload",
-    "Crew events": "CrewCompletedPayload",
-}
-
-
-@pytest.mark.parametrize(("heading", "schema"), CHANNELS.items())
-def test_example_payloads_are_valid(heading, schema):
-    examples = blocks(section("webhooks.md", heading), "json")
-    assert examples
-    validator = Draft202012Validator(payload_schema(schema), format_checker=FormatChecker())
-    for example in examples:
-        payload = json.loads(example)
-        validator.validate(payload)
-        assert set(payload) <= set(payload_schema(schema)["properties"])
-        assert "null" not in example
-
-
-def test_the_event_in_the_log_is_valid_too():
-    [example] = blocks(section("api.md", "`GET /api/v1/runs/{kickoff_id}/events`"), "json")
-    [event] = json.loads(example)["events"]
-    Draft202012Validator(payload_schema("StepEventPayload"), format_checker=FormatChecker()).validate(
-        event["payload"]
-    )
-
-
-def test_the_headers_are_those_that_are_sent():
-    rows = table(section("webhooks.md", "Headers"), "header")
-    assert [row[0] for row in rows] == list(DELIVERY_HEADERS)
-    assert [row[0] for row in rows if row[1] == "always"] == _ALWAYS_SENT
-
-
-def test_the_attributes_of_a_delivery_are_named():
-    text = section("webhooks.md", "Verify")
-    missing = [name for name in webhooks.Delivery.__dataclass_fields__ if f"`{name}`" not in text]
-    assert missing == []
-
-
-def receivers() -> list[str]:
-    found = blocks(section("webhooks.md", "Verify"), "python")
-    assert len(found) == 3
-    return found
-
-
-@pytest.mark.parametrize("number", range(3))
-def test_each_way_to_verify_takes_what_is_signed_and_nothing_else(number):
-    space: dict = {}
-    exec(compile(receivers()[number], "webhooks.md", "exec"), space)
-    secret = signature.origin_secret(b"m" * 32, "https://hooks.example.com")
-    body, now = b'{"kickoff_id":"k","n":"\xc3\xa9"}', int(time.time())
-
-    def headers(at: int, key: bytes) -> dict[str, str]:
-        return {
-            "webhook-id": "evt_1",
-            "webhook-timestamp": str(at),
-            "webhook-signature": signature.sign(key, "evt_1", at, body),
-        }
-
-    key = signature.key_of(secret)
-    assert space["receive"](secret, headers(now, key), body) == 204
-    assert space["receive"](secret, headers(now, b"x" * 32), body) == 401
-    assert space["receive"](secret, headers(now - 1000, key), body) == 401
-    assert space["receive"](secret, headers(now, key), body + b" ") == 401
-
-
-def test_the_real_delivery_can_be_verified():
-    [text] = [block for block in blocks(section("webhooks.md", "Verify"), "text") if "whsec_" in block]
-    told = dict(line.split(maxsplit=1) for line in text.strip().split("\n"))
-    secret, body = told.pop("secret"), told.pop("body")
-    at = int(told["webhook-timestamp"])
-    assert webhooks.verify(secret, told, body, now=at).id == told["webhook-id"]
-    assert Webhook(secret).sign(told["webhook-id"], _utc(at), body) == told["webhook-signature"]
-
-
-def _utc(at: int):
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(at, UTC)
-
-
-def strings(node: ast.AST | None) -> list[str]:
-    if isinstance(node, ast.IfExp):
-        return strings(node.body) + strings(node.orelse)
-    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
-
-
-def outcome_kinds() -> set[str]:
-    """What the sender can give, read from its source: the first argument of what makes an outcome, and the phases."""
-    kinds, phases = {"status:NNN"}, set()
-    for file in SOURCE.glob("dispatch/*.py"):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and node.args:
-                name = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
-                if name in ("Outcome", "NoConnection", "fail"):
-                    kinds.update(strings(node.args[0]))
-                elif name == "_within":
-                    phases.update(strings(node.args[0]))
-            if isinstance(node, ast.Assign):
-                target = node.targets[0]
-                if isinstance(target, ast.Attribute) and target.attr == "phase":
-                    phases.update(filter(None, strings(node.value)))
-                elif isinstance(target, ast.Name) and target.id == "kind":
-                    kinds.update(strings(node.value))
-    return kinds | {f"timeout:{phase}" for phase in phases}
-
-
-def test_the_outcomes_are_those_that_the_sender_can_give():
-    told = [row[0] for row in table(section("webhooks.md", "Outcomes"), "outcome")]
-    assert len(told) == len(set(told))
-    assert set(told) == outcome_kinds()
-
-
-def test_what_an_answer_leads_to():
-    rows = dict(table(section("webhooks.md", "Outcomes"), "you answer"))
-    [settled] = [answer for answer in rows if answer.startswith("400")]
-    assert {int(status) for status in settled.split(", ")} == outcome.SETTLED_REFUSALS
-    waits = [str(wait // SECOND) for wait in SHORT_SCHEDULE]
-    assert f"after {', '.join(waits[:-1])} and {waits[-1]} seconds" in rows[settled]
-    assert len(waits) + 1 == 5
-    assert "the fifth attempt is the last" in rows[settled]
-
-
-def match_cases(file: Path, function: str) -> set[str]:
-    [found] = [
-        node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if getattr(node, "name", "") == function
-    ]
-    values = [node.value for node in ast.walk(found) if isinstance(node, ast.MatchValue)]
-    return {text for value in values for text in strings(value)}
-
-
-def test_the_mapping_names_each_event_that_is_mapped():
-    told = [row[0] for row in table(section("webhooks.md", "What each CrewAI event becomes"), "CrewAI")]
-    assert len(told) == len(set(told))
-    assert set(told) == match_cases(SOURCE / "crew" / "mapping.py", "_drafts")
-
-
-@pytest.mark.parametrize("column", ["dev", "serve"])
-def test_the_urls_are_taken_and_refused_as_said(column):
-    dev = column == "dev"
-    policy = EgressPolicy(allow_http=dev, allow_loopback=dev)
-    rows = table(section("webhooks.md", "Which URLs are allowed"), "URL")
-    assert len(rows) > 8
-    for text, *taken in rows:
-        try:
-            allowed = policy.check_url(url.parse(text)) is None
-        except ValueError:
-            allowed = False
-        assert {"yes": True, "no": False}[taken[not dev]] is allowed, text
 
 
 # --- numbers ----------------------------------------------------------------------------------
@@ -384,7 +177,9 @@ def test_numbers_are_those_of_the_code(page, said):
 
 
 def test_versions_are_those_that_are_declared():
-    low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PYPROJECT["project"]["requires-python"]).groups()
+    found = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PYPROJECT["project"]["requires-python"])
+    assert found is not None
+    low, high = found.groups()
     said = f"Python 3.{low} to 3.{int(high) - 1}"
     assert said in prose("projects.md")
     assert said in prose("quickstart.md")

@@ -1,10 +1,12 @@
 """Journeys of deliveries, with time stepped by hand."""
 
 import asyncio
+import gc
 
 import pytest
 
 from crewcast.core.backoff import MINUTE, SECOND, RetryPolicy
+from crewcast.core.errors import StoreFull
 from crewcast.core.outcome import Outcome
 from crewcast.dispatch.dispatcher import DispatchLimits
 from crewcast.dispatch.transport import FakeTransport
@@ -199,3 +201,38 @@ def test_a_lane_is_read_in_pages(tmp_path, events):
             assert w.sent() == [("/hook", f"{n}/{n}/1") for n in range(1, events + 1)]
 
     asyncio.run(story())
+
+
+def test_a_full_disk_loses_nothing_and_is_survived_without_a_restart(tmp_path, caplog):
+    """What was sent and could not be recorded is sent again, with its id, once there is room."""
+
+    async def story():
+        transport = Holding()
+        async with world(tmp_path, transport) as w:
+            run = await w.run(step=HOOK)
+            run = await w.say(run, *["step"] * 400)
+            await w.until(lambda: len(transport.sent) == 1)
+            writing = w.store._writes.connection
+            (pages,) = writing.execute("PRAGMA page_count").fetchone()
+            writing.execute(f"PRAGMA max_page_count = {pages}")  # the disk is full from here on
+            with pytest.raises(StoreFull):
+                await w.say(run, *["step"] * 50)
+            transport.go.set()
+            await w.quiet()
+            stuck = len(transport.sent)
+            assert stuck < 400
+            w.clock.advance(SECOND)
+            await w.quiet()
+            writing.execute("PRAGMA max_page_count = 1000000")
+            run = await w.say(run, "step")
+            for _ in range(10):
+                w.clock.advance(SECOND)
+                await w.quiet()
+            numbers = [numbers.rsplit("/", 1)[0] for _, numbers in w.sent()]
+            assert list(dict.fromkeys(numbers)) == [f"{n}/{n}" for n in range(1, run.seq + 1)]
+            assert len(numbers) > run.seq, "what was not recorded was not sent again"
+            assert await w.store.dead_letters(run.id) == []
+
+    asyncio.run(story())
+    gc.collect()
+    assert "never retrieved" not in caplog.text

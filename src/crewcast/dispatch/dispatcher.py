@@ -1,6 +1,7 @@
 """The dispatcher: takes lanes that are due and sends their events, each lane in its order."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import deque
@@ -26,6 +27,7 @@ RENEW_EVERY = 15 * SECOND
 POLL_EVERY = 1 * SECOND
 READ_AHEAD = 64  # events of a lane read at once
 UNSETTLED = 32  # accepted outcomes of a lane whose commit may still be on its way
+STOPPED = "stopped"  # the outcome of an attempt that the sender's own end cut short
 LINGER = 2 * SECOND  # an idle lane is kept at least this long for the run's next event
 
 
@@ -164,14 +166,46 @@ class Dispatcher:
         origin = self._origins.get(lane.origin)
         if origin is None:
             key = signature.key_of(signature.origin_secret(self._master_secret, lane.origin))
-            origin = self._origins[lane.origin] = _Origin(key, asyncio.Semaphore(self._limits.per_origin))
+            origin = self._origins[lane.origin] = _Origin(key, self._limits.per_origin)
         return origin
 
 
-@dataclass(frozen=True, slots=True)
 class _Origin:
-    key: bytes
-    slots: asyncio.Semaphore
+    """What the lanes to one origin share: its signing key, and its slots for requests in flight.
+
+    Slots pass from hand to hand in the order asked for. (asyncio.Semaphore costs as much as the signature.)
+    """
+
+    def __init__(self, key: bytes, slots: int) -> None:
+        self.key = key
+        self._free = slots
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """A slot, if one is free."""
+        if self._free == 0:
+            return False
+        self._free -= 1
+        return True
+
+    async def wait(self) -> None:
+        """A slot, once it is this caller's turn."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give()
+            raise
+
+    def give(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 class _LaneWork:
@@ -189,7 +223,7 @@ class _LaneWork:
         self.idle_since: int | None = None
         self.dismissed = False
         self._ahead: deque[Event] = deque()
-        self._unsettled: deque[asyncio.Task[bool]] = deque()
+        self._unsettled: deque[asyncio.Future[bool]] = deque()
 
     async def run(self) -> None:
         try:
@@ -198,16 +232,28 @@ class _LaneWork:
             if held:
                 await self._store.release_lane(self.lane, self._clock.now())
         except StoreError as e:
-            # The lease lapses or is void at the next start; the cursor says what is to be sent again.
-            log.error("lane %d of run %s stops: %s", self.lane.number, self.lane.run_id, e)
+            log.error("lane %d of run %s: %s", self.lane.number, self.lane.run_id, e)
+            await self._start_over()
         except Exception:
-            log.exception("lane %d of run %s stopped", self.lane.number, self.lane.run_id)
+            log.exception("lane %d of run %s", self.lane.number, self.lane.run_id)
+            await self._start_over()
+
+    async def _start_over(self) -> None:
+        """Gives the lane back as the store knows it: what was sent and not settled is sent again."""
+        for writing in self._unsettled:
+            writing.add_done_callback(lambda done: done.cancelled() or done.exception())  # told already
+        never = asyncio.Event()
+        while not self._d._stopping:  # noqa: SLF001
+            await self._clock.wait(never, POLL_EVERY)
+            with contextlib.suppress(StoreError):
+                await self._store.release_lane(self.lane, self._clock.now())
+                return
 
     async def _work(self) -> bool:
         """Sends until there is nothing to send; whether the lane is still to be released."""
         while not self._d._stopping:  # noqa: SLF001
             self.wake.clear()
-            head = await self._head()
+            head = self._ahead[0] if self._ahead else await self._read()
             if head is None:
                 if not await self._settled(0):
                     return False
@@ -218,27 +264,30 @@ class _LaneWork:
                 await self.wake.wait()
                 self.idle_since = None
                 continue
-            pending = await self._beside(head)
-            if pending is None:
-                continue
+            pending = None
+            if head.channel is Channel.CREW:
+                pending = await self._beside(head)
+                if pending is None:
+                    continue
             outcome, at = await self._attempt(head, pending)
-            if not await self._record(head, outcome, at):
+            if outcome.kind == STOPPED:
+                return True  # our doing, not the subscriber's: no attempt
+            if not self._record(head, outcome, at):
+                return False
+            if len(self._unsettled) > UNSETTLED and not await self._settled(UNSETTLED):
                 return False
         return True
 
-    async def _head(self) -> Event | None:
-        if not self._ahead:
-            lane = self.lane
-            self._ahead.extend(await self._store.events(lane.run_id, lane.cursor, READ_AHEAD, lane.channels))
+    async def _read(self) -> Event | None:
+        lane = self.lane
+        self._ahead.extend(await self._store.events(lane.run_id, lane.cursor, READ_AHEAD, lane.channels))
         return self._ahead[0] if self._ahead else None
 
     async def _beside(self, head: Event) -> int | None:
-        """For a crew event: how much still waits in the run's other lanes at this origin.
+        """How much still waits in the run's other lanes at the origin of this crew event.
 
         None after a pause: the result waits for its steps, but at most `crew_wait`.
         """
-        if head.channel is not Channel.CREW:
-            return -1
         pending = await self._store.pending_beside(self.lane)
         left = head.at + self._d._limits.crew_wait - self._clock.now()  # noqa: SLF001
         if pending == 0 or left <= 0:
@@ -248,33 +297,33 @@ class _LaneWork:
         self.awaits_siblings = False
         return None
 
-    async def _attempt(self, head: Event, pending: int) -> tuple[Outcome, int]:
-        async with self._origin.slots:
+    async def _attempt(self, head: Event, pending: int | None) -> tuple[Outcome, int]:
+        origin = self._origin
+        if not origin.take():
+            await origin.wait()
+        try:
             at = self._clock.now()
             timestamp = at // SECOND
             headers = webhooks.headers(
                 head,
                 self.lane,
                 timestamp=timestamp,
-                signatures=signature.sign(self._origin.key, head.id, timestamp, head.body),
-                pending=None if pending < 0 else pending,
+                signatures=signature.sign(origin.key, head.id, timestamp, head.body),
+                pending=pending,
             )
             return await self._d._transport.post(self._target, headers, head.body), at  # noqa: SLF001
+        finally:
+            origin.give()
 
-    async def _record(self, head: Event, outcome: Outcome, at: int) -> bool:
-        """Settles the attempt; False when the lane is not ours any more or was given back."""
+    def _record(self, head: Event, outcome: Outcome, at: int) -> bool:
+        """Settles the attempt; False when the lane is given back with it.
+
+        Writes of one lane are committed in the order they are made; an accepted one is not waited for.
+        """
         now = self._clock.now()
         before = self.lane
         after, verdict = settle(before, head, outcome, self._d._policy, now, self._d._roll())  # noqa: SLF001
-        attempt = Attempt(
-            run_id=before.run_id,
-            lane=before.number,
-            seq=head.seq,
-            number=before.tries + 1,
-            at=at,
-            outcome=outcome,
-            verdict=verdict,
-        )
+        attempt = Attempt(before.run_id, before.number, head.seq, before.tries + 1, at, outcome, verdict)
         # The crew event is a run's last: no point in keeping the lane for more.
         last = verdict is Verdict.ACCEPTED and head.channel is Channel.CREW
         release = last or verdict in (Verdict.RETRY, Verdict.CLOSED)
@@ -285,11 +334,8 @@ class _LaneWork:
         self.lane = after
         if verdict is not Verdict.RETRY:
             self._ahead.popleft()
-        # Writes of one lane are committed in the order they are made; an accepted one is not waited for.
-        writing = asyncio.ensure_future(self._store.settle(Settlement(after, attempt, release)))
-        self._unsettled.append(writing)
-        held = await self._settled(0 if release else UNSETTLED)
-        return held and not release
+        self._unsettled.append(self._store.settle(Settlement(after, attempt, release)))
+        return not release
 
     async def _settled(self, most: int) -> bool:
         """Waits until at most `most` writes are on their way; False if one found the lease lost."""

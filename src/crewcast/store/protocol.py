@@ -7,7 +7,8 @@ nothing of it was written. Times are microseconds UTC and come from the caller.
 keeps them): those of one caller are committed in the order of the calls.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -106,7 +107,7 @@ class Store(Protocol):
     async def renew_runs(self, lease_token: str, until: int) -> None:
         """Prolongs every running run that is held by `lease_token`."""
 
-    def append(self, run: Run, events: Sequence[Event], lease_token: str) -> Awaitable[bool]:
+    def append(self, run: Run, events: Sequence[Event], lease_token: str) -> asyncio.Future[bool]:
         """Adds `events` to the log, `run`'s new fields to its row, and work to the lanes: one transaction.
 
         `run.seq` is the number of the last event after the append. False, and nothing is written, if
@@ -152,7 +153,7 @@ class Store(Protocol):
     async def renew_lanes(self, lease_token: str, until: int) -> None:
         """Prolongs every lane that is held by `lease_token`."""
 
-    def settle(self, settlement: Settlement) -> Awaitable[bool]:
+    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
         """Writes an attempt, the lane's new state and, by the verdict, dead letters: one transaction.
 
         False, and nothing is written, if the lane is not held by `settlement.lane.lease_token` any more.

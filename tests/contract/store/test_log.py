@@ -16,7 +16,9 @@ from tests.contract.store.world import ALL, NOW, WORKER, append, event, new_run,
 
 async def test_events_are_stored_as_given(store: Store):
     run = await running(store)
-    whole = Event(run.id, 1, Channel.TASK, "task.completed", b"cut\x00\xff", NOW, 2, "task-1", b"all of it \xff")
+    whole = Event(
+        run.id, 1, Channel.TASK, "task.completed", b"cut\x00\xff", NOW, 2, "task-1", b"all of it \xff"
+    )
     plain = event(run, 2, Channel.CREW)
     assert await store.append(replace(run, seq=2), [whole, plain], WORKER)
     assert await store.events(run.id) == [whole, plain]
@@ -175,9 +177,7 @@ async def test_a_refused_append_among_many_refuses_itself_alone(store: Store):
     assert [len(await store.events(run.id)) for run in made] == [int(n != 4) for n in range(10)]
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     writes=st.lists(
         st.tuples(

@@ -31,7 +31,10 @@ KEY = IdempotencyKey("token-1", "key-1", b"f" * 32)
 
 async def test_a_created_run_and_its_lanes_can_be_read(store: Store):
     run = replace(new_run(), meta=b'{"a": 1}', options=b"{}", token="token-1")
-    lanes = [lane(run, 1, Channel.TASK | Channel.STEP), lane(run, 2, Channel.CREW, "http://b.example:81/x?y=1")]
+    lanes = [
+        lane(run, 1, Channel.TASK | Channel.STEP),
+        lane(run, 2, Channel.CREW, "http://b.example:81/x?y=1"),
+    ]
     assert await store.create_run(run, lanes, None, NOW) == Created(run.id)
     assert await store.run(run.id) == run
     assert await store.lanes(run.id) == lanes

@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -20,6 +21,9 @@ R = TypeVar("R")
 
 # Writes of one transaction: enough to pay for its fsync, few enough that nobody waits long for it.
 MOST_WRITES = 512
+# A cycle of this many writes is load; then the next one waits this many seconds before it takes its own.
+BUSY = 8
+GATHER = 0.001
 
 
 class Unheld(Exception):
@@ -117,10 +121,15 @@ class Committer:
 
     def _cycles(self) -> Iterator[list[Write]]:
         """Whatever is queued, waiting for at least one write; ends at the None of `close`."""
+        crowd = 0
         while True:
             taken = [self._queue.get()]
+            if crowd >= BUSY:
+                # Under load a moment's patience makes groups larger and each write cheaper.
+                time.sleep(GATHER)
             taken += [self._queue.get() for _ in range(min(self._queue.qsize(), MOST_WRITES - 1))]
             writes = [write for write in taken if write is not None]
+            crowd = len(writes)
             if writes:
                 yield writes
             if len(writes) < len(taken):

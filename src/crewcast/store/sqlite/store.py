@@ -1,7 +1,8 @@
 """The verbs of `protocol.Store` over one SQLite file."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,9 @@ from crewcast.store.sqlite.tail import Tail
 from crewcast.store.sqlite.writes import Adopt, Append, Claim, NewRun, Release, Renew, Writes
 
 
+log = logging.getLogger("crewcast.store")
+
+
 class SQLiteStore:
     """Implements `protocol.Store`; the promises are told there."""
 
@@ -40,6 +44,7 @@ class SQLiteStore:
         self._reader = Reader(file)
         self._tail = Tail()
         self._listeners: list[HintListener] = []
+        self._closing = False
         self.committer = Committer(
             writes.connection,
             file,
@@ -58,8 +63,11 @@ class SQLiteStore:
         return cls(folder / FILE, lock, writes, on_death)
 
     async def close(self) -> None:
+        first = not self._closing
+        self._closing = True
         await self.committer.close()
-        await asyncio.to_thread(self._let_go)
+        if first:
+            await asyncio.to_thread(self._let_go)
 
     def _let_go(self) -> None:
         self._reader.close()
@@ -80,7 +88,11 @@ class SQLiteStore:
                 hints.update((hint, None) for hint in self._hints(write))
         for hint, run_id in hints:
             for listener in tuple(self._listeners):
-                listener(hint, run_id)
+                try:
+                    listener(hint, run_id)
+                except Exception:
+                    # The callers' writes are committed whatever a listener does.
+                    log.exception("a listener failed at %s of run %s", hint, run_id)
 
     def _hints(self, write: Write) -> list[tuple[Hint, str]]:
         verb, result = write.verb, write.result
@@ -115,7 +127,7 @@ class SQLiteStore:
     async def renew_runs(self, lease_token: str, until: int) -> None:
         await self.committer.put(self._writes.renew_runs, Renew(lease_token, until))
 
-    def append(self, run: Run, events: Sequence[Event], lease_token: str) -> Awaitable[bool]:
+    def append(self, run: Run, events: Sequence[Event], lease_token: str) -> asyncio.Future[bool]:
         return self.committer.put(self._writes.append, Append(run, events, lease_token))
 
     async def running_runs(self) -> list[Run]:
@@ -157,7 +169,7 @@ class SQLiteStore:
     async def renew_lanes(self, lease_token: str, until: int) -> None:
         await self.committer.put(self._writes.renew_lanes, Renew(lease_token, until))
 
-    def settle(self, settlement: Settlement) -> Awaitable[bool]:
+    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
         return self.committer.put(self._writes.settle, settlement)
 
     async def release_lane(self, lane: Lane, now: int) -> None:

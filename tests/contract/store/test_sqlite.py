@@ -1,0 +1,493 @@
+"""What only the SQLite store has: a folder that one process holds, a schema, a disk, a committer."""
+
+import asyncio
+import os
+import re
+import resource
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from crewcast.core.errors import StoreError, StoreFull, StoreHeld, StoreUnusable
+from crewcast.store.protocol import Store
+from crewcast.store.sqlite import SQLiteStore, connection, session
+from crewcast.store.sqlite.session import load_queries, parse_queries
+from crewcast.store.sqlite.tail import Tail
+from tests.contract.store.world import (
+    ALL,
+    NOW,
+    WORKER,
+    Channel,
+    append,
+    claimed,
+    event,
+    new_run,
+    running,
+    settlement,
+)
+
+FILE = connection.FILE
+
+
+async def reopened(folder: Path) -> SQLiteStore:
+    return await SQLiteStore.open(folder)
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    """Another process that holds `folder` until its stdin closes."""
+    script = (
+        "import asyncio, sys; from pathlib import Path; from crewcast.store.sqlite import SQLiteStore\n"
+        "asyncio.run(SQLiteStore.open(Path(sys.argv[1])))\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+# --- the folder -----------------------------------------------------------------------------
+
+
+async def test_one_process_holds_the_folder_and_its_lock_dies_with_it(folder: Path):
+    with holder(folder) as process:
+        with pytest.raises(StoreHeld) as caught:
+            await SQLiteStore.open(folder)
+        assert str(folder) in str(caught.value)
+        assert str(process.pid) in str(caught.value)
+        process.kill()
+    await (await SQLiteStore.open(folder)).close()
+
+
+async def test_the_same_process_cannot_open_it_twice(store: Store, folder: Path):
+    with pytest.raises(StoreHeld, match=str(os.getpid())):
+        await SQLiteStore.open(folder)
+
+
+async def test_only_the_owner_reads_it(store: Store, folder: Path):
+    await running(store, ALL)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+    assert set(files) == {FILE, f"{FILE}-wal", f"{FILE}-shm", "lock"}
+    assert set(files.values()) == {0o600}
+
+
+async def test_closing_leaves_one_file_and_everything_in_it(folder: Path):
+    store = await SQLiteStore.open(folder)
+    run = await append(store, await running(store, ALL), Channel.STEP)
+    await store.close()
+    assert {file.name for file in folder.iterdir()} == {FILE, "lock"}
+    store = await SQLiteStore.open(folder)
+    assert await store.run(run.id) == run
+    assert await store.events(run.id) == [event(run, 1)]
+    await store.close()
+
+
+async def test_numbers_go_on_after_a_restart(folder: Path):
+    store = await SQLiteStore.open(folder)
+    run = await append(store, await running(store, ALL), Channel.STEP, Channel.STEP)
+    (mine,) = await claimed(store)
+    written = settlement(mine, event(run, 1))
+    assert await store.settle(written)
+    await store.close()
+    store = await SQLiteStore.open(folder)
+    assert await store.settle(settlement(written.lane, event(run, 2)))
+    assert [(number, made.seq) for number, made in await store.attempts(run.id)] == [(1, 1), (2, 2)]
+    await store.close()
+
+
+# --- what cannot be used --------------------------------------------------------------------
+
+
+async def refused(folder: Path, match: str) -> None:
+    with pytest.raises(StoreUnusable, match=match) as caught:
+        await SQLiteStore.open(folder)
+    assert str(folder) in str(caught.value)
+
+
+async def test_a_file_is_not_a_folder(tmp_path: Path):
+    (tmp_path / "file").touch()
+    await refused(tmp_path / "file", "name a folder that can be written")
+    await refused(tmp_path / "file" / "below", "name a folder that can be written")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_a_folder_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "folder").mkdir(0o500)
+    await refused(tmp_path / "folder", "name a folder that can be written")
+
+
+async def test_a_lock_that_cannot_be_opened(folder: Path):
+    (folder / "lock").mkdir(parents=True)
+    await refused(folder, "name a folder that can be written")
+
+
+async def test_not_a_database(folder: Path):
+    folder.mkdir()
+    (folder / FILE).write_bytes(b"something else entirely, and long enough to have a header" * 99)
+    await refused(folder, "restore a backup")
+    (folder / FILE).unlink()
+    await (await reopened(folder)).close()
+
+
+async def test_a_damaged_database(folder: Path):
+    await (await SQLiteStore.open(folder)).close()
+    with (folder / FILE).open("r+b") as file:
+        file.seek(100)
+        file.write(os.urandom(30_000))
+    await refused(folder, "restore a backup")
+
+
+async def test_the_database_of_another_application(folder: Path):
+    folder.mkdir()
+    db = sqlite3.connect(folder / FILE)
+    db.execute("CREATE TABLE theirs (x)")
+    db.close()
+    await refused(folder, "another application")
+    db = sqlite3.connect(folder / FILE)
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    db.close()
+
+
+async def changed(folder: Path, sql: str) -> None:
+    await (await SQLiteStore.open(folder)).close()
+    db = sqlite3.connect(folder / FILE)
+    db.execute(sql)
+    db.commit()
+    db.close()
+
+
+async def test_a_newer_schema(folder: Path):
+    await changed(folder, "PRAGMA user_version = 999")
+    await refused(folder, "upgrade Crewcast")
+
+
+async def test_a_migration_that_was_changed_after_it_was_applied(folder: Path):
+    await changed(folder, "UPDATE migration SET sha256 = 'other'")
+    await refused(folder, "install the version that wrote it")
+
+
+async def test_an_old_sqlite(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    with pytest.raises(StoreUnusable, match="use another Python"):
+        await SQLiteStore.open(folder)
+    assert not folder.exists()
+
+
+async def test_a_refused_folder_is_let_go(folder: Path):
+    await changed(folder, "PRAGMA user_version = 999")
+    await refused(folder, "upgrade Crewcast")
+    await changed_back(folder)
+    await (await SQLiteStore.open(folder)).close()
+
+
+async def changed_back(folder: Path) -> None:
+    db = sqlite3.connect(folder / FILE)
+    db.execute(f"PRAGMA user_version = {len(connection.load_migrations())}")
+    db.close()
+
+
+def test_a_migration_that_fails_leaves_nothing(folder: Path):
+    folder.mkdir()
+    db = connection.connect_writer(folder / FILE)
+    broken = connection.Migration(1, "0001_broken", "CREATE TABLE a (x); CREATE TABLE a (x);")
+    with pytest.raises(StoreError):
+        connection.migrate(db, folder / FILE, [broken])
+    assert db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+    connection.migrate(db, folder / FILE, connection.load_migrations())
+    later = connection.Migration(2, "0002_later", "CREATE TABLE later (x INTEGER) STRICT;")
+    connection.migrate(db, folder / FILE, [*connection.load_migrations(), later])
+    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    db.close()
+
+
+def test_the_promises_of_the_connection(folder: Path):
+    folder.mkdir()
+    db = connection.connect_writer(folder / FILE)
+    pragmas = {
+        name: db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "page_size")
+    }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "page_size": connection.PAGE_SIZE}
+    db.close()
+
+
+# --- a full disk ----------------------------------------------------------------------------
+
+FULL_DISK = """
+import asyncio, os, resource, sys
+from pathlib import Path
+from msgspec.structs import replace
+from crewcast.core.errors import StoreFull
+from crewcast.core.event import Channel, Event
+from crewcast.store.sqlite import SQLiteStore
+from tests.contract.store.world import ALL, NOW, WORKER, running
+
+async def main(folder):
+    store = await SQLiteStore.open(folder)
+    run = await running(store, ALL)
+
+    def write(count):
+        nonlocal run
+        events = [Event(run.id, run.seq + n, Channel.STEP, "step", os.urandom(1000), NOW) for n in range(1, count + 1)]
+        run = replace(run, seq=run.seq + count)
+        return store.append(run, events, WORKER)
+
+    assert await write(5)
+    size = max(file.stat().st_size for file in folder.iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100_000, resource.RLIM_INFINITY))
+    full, before = 0, run
+    for count in (200, 1, 300):
+        try:
+            assert await write(count)
+            before = run
+        except StoreFull as e:
+            assert "Make room" in str(e), e
+            full += 1
+            run = before
+    assert full == 2, full
+    stored = await store.run(run.id)
+    assert stored.seq == before.seq == 6, (stored, before)
+    assert [e.seq for e in await store.events(run.id)] == [1, 2, 3, 4, 5, 6]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for count in (300, 1):
+        assert await write(count)
+    assert len(await store.events(run.id, limit=1000)) == 307
+    await store.close()
+    store = await SQLiteStore.open(folder)
+    assert [e.seq for e in await store.events(run.id, limit=1000)] == list(range(1, 308))
+    await store.close()
+    print("recovered")
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes here")
+def test_a_full_disk_refuses_what_does_not_fit_and_nothing_later(folder: Path):
+    """The limit on file sizes stands for the full disk: the write fails half-way, as there."""
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(folder)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("recovered\n", "")
+
+
+async def test_the_engine_says_full(store: SQLiteStore, folder: Path):
+    """SQLITE_FULL itself, by the engine's own limit on the number of pages."""
+    run = await running(store, ALL)
+    db = store._writes.connection
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(StoreFull):
+        await append(store, run, *[Channel.STEP] * 2000)
+    assert await store.events(run.id) == []
+    db.execute("PRAGMA max_page_count = 4294967294")
+    await append(store, run, *[Channel.STEP] * 2000)
+
+
+# --- the committer --------------------------------------------------------------------------
+
+
+def statements(store: SQLiteStore) -> list[str]:
+    seen: list[str] = []
+    store._writes.connection.set_trace_callback(seen.append)
+    return seen
+
+
+async def test_writes_that_are_queued_together_share_a_commit(store: SQLiteStore):
+    made = [await running(store, ALL) for _ in range(60)]
+    seen = statements(store)
+    await asyncio.gather(*(append(store, run, Channel.STEP) for run in made))
+    # The first write may be taken alone while the others are still being queued.
+    assert seen.count("COMMIT") <= 3
+    lanes = {one.run_id: one for one in await claimed(store)}
+    seen.clear()
+    writing = [asyncio.ensure_future(store.settle(settlement(lanes[run.id], event(run, 1)))) for run in made]
+    assert all(await asyncio.gather(*writing))
+    assert seen.count("COMMIT") <= 3
+    assert sum(text.startswith("INSERT") for text in seen) <= 3
+
+
+async def test_a_write_that_fails_does_not_fail_its_neighbours(store: SQLiteStore):
+    made = [await running(store, ALL) for _ in range(12)]
+    writing = [asyncio.ensure_future(append(store, run, Channel.STEP)) for run in made[:4]]
+    broken = replace(made[4], seq=1, completed_tasks=None)  # refused by the schema
+    guilty = asyncio.ensure_future(store.append(broken, [event(made[4], 1)], WORKER))
+    odd = asyncio.ensure_future(store.append(replace(made[5], seq=1), [event(made[6], 1)], WORKER))
+    known = asyncio.ensure_future(store.create_run(made[0], [], None, NOW))
+    writing += [asyncio.ensure_future(append(store, run, Channel.STEP)) for run in made[7:]]
+    await asyncio.gather(*writing)
+    for failed in (guilty, known):
+        with pytest.raises(StoreError, match="Nothing was written"):
+            await failed
+    with pytest.raises(ValueError, match="number"):
+        await odd
+    assert [len(await store.events(run.id)) for run in made] == [1] * 4 + [0] * 3 + [1] * 5
+
+
+async def test_a_caller_that_was_cancelled_harms_nobody(store: SQLiteStore):
+    made = [await running(store, ALL) for _ in range(3)]
+    writing = [asyncio.ensure_future(append(store, run, Channel.STEP)) for run in made]
+    await asyncio.sleep(0)
+    writing[1].cancel()
+    await asyncio.gather(*writing, return_exceptions=True)
+    await append(store, await running(store), Channel.STEP)
+    assert [len(await store.events(run.id)) for run in made] == [1, 1, 1]
+
+
+async def test_a_listener_that_fails_harms_nobody(store: SQLiteStore, caplog: pytest.LogCaptureFixture):
+    def broken(hint: object, run_id: str) -> None:
+        raise RuntimeError("not mine")
+
+    store.listen(broken)
+    await append(store, await running(store), Channel.STEP)
+    assert "not mine" in caplog.text
+
+
+async def test_the_death_of_the_committer_ends_the_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    died: list[bool] = []
+    store = await SQLiteStore.open(folder, on_death=lambda: died.append(True))
+    run = await running(store, ALL)
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise SystemExit("a defect")
+
+    monkeypatch.setattr(store.committer, "_transaction", broken)
+    with pytest.raises(StoreError, match="a defect"):
+        await append(store, run, Channel.STEP)
+    assert died == [True]
+    assert "the committer died" in caplog.text
+    with pytest.raises(StoreError, match="a defect"):
+        await append(store, run, Channel.STEP)
+    await store.close()
+
+
+def test_by_default_the_death_of_the_committer_is_an_exit(folder: Path):
+    script = (
+        "import asyncio, sys; from pathlib import Path; from crewcast.store.sqlite import SQLiteStore\n"
+        "async def main():\n"
+        "    store = await SQLiteStore.open(Path(sys.argv[1]))\n"
+        "    store.committer._transaction = None\n"
+        "    store.committer._roll_back = None\n"
+        "    await store.renew_runs('x', 1)\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 70
+    assert "the committer died" in done.stderr
+
+
+async def test_no_write_is_larger_than_a_statement_takes(store: SQLiteStore):
+    run = await running(store, ALL)
+    run = await append(store, run, *[Channel.STEP] * (2 * session.MOST_ROWS + 3))
+    (mine,) = await claimed(store)
+    writing = []
+    for seq in range(1, run.seq + 1):
+        written = settlement(mine, event(run, seq))
+        mine = written.lane
+        writing.append(asyncio.ensure_future(store.settle(written)))
+    assert all(await asyncio.gather(*writing))
+    assert [made.seq for _, made in await store.attempts(run.id)] == list(range(1, run.seq + 1))
+
+
+# --- the schema -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE event SET body = x''",
+        "UPDATE attempt SET kind = ''",
+        "UPDATE run SET state = 'lost'",
+        "UPDATE run SET lease_token = NULL",
+        "UPDATE run SET state = 'queued'",
+        "UPDATE run SET state = 'completed', lease_token = NULL, lease_until = NULL",
+        "UPDATE run SET seq = -1",
+        "UPDATE run SET seq = 'x'",
+        "UPDATE lane SET cursor = tail + 1",
+        "UPDATE lane SET lease_until = NULL",
+        "UPDATE lane SET lease_token = NULL, lease_until = NULL, due_at = NULL",
+        "INSERT INTO event (run, seq, channel, type, at, run_attempt, body) SELECT run, seq, 1, '', 0, 1, x'' FROM event",
+        "INSERT INTO event (run, seq, channel, type, at, run_attempt, body) SELECT key, 0, 1, '', 0, 1, x'' FROM run",
+    ],
+)
+async def test_the_schema_repeats_the_invariants(store: SQLiteStore, sql: str):
+    run = await append(store, await running(store, ALL), Channel.STEP, Channel.STEP)
+    (mine,) = await claimed(store)
+    assert await store.settle(settlement(mine, event(run, 1)))
+    with pytest.raises(sqlite3.IntegrityError):
+        store._writes.connection.execute(sql)
+
+
+async def test_no_statement_looks_at_every_row_of_a_table(store: SQLiteStore):
+    """A million finished runs cost nothing: whatever is not found by a key is found by a partial index."""
+    db = store._writes.connection
+    for name, sql in load_queries().items():
+        if "$rows" in sql:
+            columns = [int(number) for number in re.findall(r"column(\d+)", sql)]
+            width = max(columns) if "SELECT *" not in sql else sql[: sql.index(")")].count(",") + 1
+            plan = db.execute(
+                "EXPLAIN QUERY PLAN " + sql.replace("$rows", f"({', '.join('?' * width)})"), [1] * width
+            )
+        else:
+            plan = db.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(re.findall(r":(\w+)", sql), 1))
+        for *_, step in plan.fetchall():
+            table = re.match(r"SCAN (run|event|lane|attempt|dead_letter|idempotency)\b(.*)", step)
+            assert table is None or re.search(r"INDEX (run|lane)_", table[2]), (name, step)
+
+
+# --- parts ----------------------------------------------------------------------------------
+
+
+def test_queries_are_parsed():
+    text = "-- about the file\n\n-- name: one\n-- Why.\nSELECT 1\n\n-- --- part\n\n-- name: two\n-- Why\n-- not.\nSELECT\n  2\n"
+    assert parse_queries(text) == {"one": "SELECT 1", "two": "SELECT\n  2"}
+    with pytest.raises(ValueError, match="two queries are named one"):
+        parse_queries(text.replace("two", "one"))
+
+
+def test_the_tail_keeps_to_its_room_and_has_no_gaps():
+    tail = Tail(room=20_000)
+    run, other = new_run(), new_run()
+    for seq in range(1, 30):
+        tail.add(run.id, [event(run, seq)])
+    assert tail.after(run.id, 27, 9, None) == [event(run, 28), event(run, 29)]
+    assert tail.after(run.id, 29, 9, None) == []
+    assert tail.after(run.id, 5, 2, Channel.STEP) == [event(run, 6), event(run, 7)]
+    assert tail.after(run.id, 5, 2, Channel.TASK) == []
+    tail.add(run.id, [])
+    for seq in range(1, 30):
+        tail.add(other.id, [event(other, seq)])
+    assert tail.after(run.id, 27, 9, None) is None
+    assert tail.after(other.id, 0, 1, None) == [event(other, 1)]
+    tail = Tail()
+    tail.add(run.id, [event(run, seq) for seq in range(1, 2000)])
+    assert tail.after(run.id, 0, 9, None) is None
+    assert tail.after(run.id, 1990, 2, None) == [event(run, 1991), event(run, 1992)]
+
+
+async def test_a_log_longer_than_its_tail_is_read_from_the_file(store: SQLiteStore):
+    run = await running(store)
+    for _ in range(4):
+        run = await append(store, run, *[Channel.STEP] * 500)
+    found = []
+    while page := await store.events(run.id, found[-1].seq if found else 0, 300):
+        found += page
+    assert [one.seq for one in found] == list(range(1, 2001))
