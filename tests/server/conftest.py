@@ -11,7 +11,6 @@ def server(tmp_path_factory):
     """`crewcast dev examples/classic --stub-llm`, loaded."""
     data = tmp_path_factory.mktemp("data")
     with ServerProcess(CLASSIC, data, "--stub-llm", "--stub-delay", "0.01", "--max-runs", "20") as process:
-        process.data = data
         process.wait_until_ready()
         yield process
 

@@ -38,6 +38,7 @@ class ServerProcess:
         self, project: Path | str, data: Path, *flags: str, command: str = "dev", **environ: str
     ) -> None:
         self.output: list[str] = []
+        self.data = data
         self.url = ""
         self._listening = threading.Event()
         variables = {name: value for name, value in os.environ.items() if not name.startswith("CREWCAST_")}

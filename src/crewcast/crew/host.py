@@ -180,22 +180,13 @@ class Host:
         async for message in _lines(control):
             match message["op"]:
                 case "ready":
-                    log.info(
-                        "CrewAI %s loaded in %.1f s (%s)", message["crewai"], message["seconds"], self.python
-                    )
-                    ready.set_result(HostInfo(message["crewai"], message["python"], message["seconds"]))
+                    info = HostInfo(message["crewai"], message["python"], message["seconds"])
+                    log.info("CrewAI %s loaded in %.1f s (%s)", info.crewai, info.seconds, self.python)
+                    ready.set_result(info)
                 case "unusable":
                     ready.set_exception(HostUnusable(message["error"], message.get("traceback", "")))
-                case "forked":
-                    if child := self._children.get(message["id"]):
-                        child.pid = message["pid"]
-                case "unforked":
-                    if child := self._children.pop(message["id"], None):
-                        child.problem = message["error"]
-                        child.ended(None)
-                case "exited":
-                    if child := self._children.pop(message["id"], None):
-                        child.ended(message["status"])
+                case _:
+                    self._on_child(message)
         status = await process.wait()
         if not ready.done():
             ready.set_exception(
@@ -204,6 +195,18 @@ class Host:
         for child in self._children.values():
             child.ended(None)
         self._children.clear()
+
+    def _on_child(self, message: dict[str, Any]) -> None:
+        """What the host says of a child: forked, unforked or exited."""
+        child = self._children.get(message["id"])
+        if child is None:
+            return
+        if message["op"] == "forked":
+            child.pid = message["pid"]
+            return
+        child.problem = message.get("error")
+        child.ended(message.get("status"))
+        del self._children[child.id]
 
     async def _send_fork(self, job_id: str, descriptors: list[int]) -> None:
         assert self._control is not None

@@ -107,7 +107,7 @@ class Subscriber:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - looks at the sender from outside
+    while not condition():
         await asyncio.sleep(0.005)
 
 

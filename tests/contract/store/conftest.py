@@ -36,6 +36,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    runner: asyncio.Runner = pyfuncitem.funcargs["runner"]  # type: ignore[assignment]
     with closing(pyfuncitem.obj(**arguments)) as test:
-        pyfuncitem.funcargs["runner"].run(asyncio.wait_for(test, 60))
+        runner.run(asyncio.wait_for(test, 60))
     return True

@@ -75,9 +75,7 @@ async def test_an_append_does_not_shorten_the_wait_for_a_retry(store: Store):
 
 
 async def test_claims_take_the_longest_due_first(store: Store):
-    made = []
-    for late in (5, 1, 9, 3):
-        made.append(await append(store, await running(store, ALL), STEP, at=NOW + late))
+    made = [await append(store, await running(store, ALL), STEP, at=NOW + late) for late in (5, 1, 9, 3)]
     assert await store.next_due() == NOW + 1
     first = await claimed(store, 2, NOW + 4)
     assert [one.run_id for one in first] == [made[1].id, made[3].id]
@@ -271,8 +269,8 @@ async def test_attempts_are_numbered_in_the_order_made(store: Store):
     for mine, seq in ((one, 1), (two, 1)):
         assert await store.settle(settlement(mine, event(run, seq), BUSY))
     for mine, outcome in ((two, OK), (one, GONE)):
-        mine = replace(mine, tries=1)
-        assert await store.settle(settlement(mine, event(run, 1), outcome, release=True))
+        again = replace(mine, tries=1)
+        assert await store.settle(settlement(again, event(run, 1), outcome, release=True))
     made = await store.attempts(run.id)
     assert [(a.lane, a.seq, a.number, a.verdict) for _, a in made] == [
         (1, 1, 1, Verdict.RETRY),

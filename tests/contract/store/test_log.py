@@ -30,8 +30,8 @@ async def test_pages(store: Store):
     run = await running(store)
     run = await append(store, run, *[Channel.TASK, Channel.STEP, Channel.STREAM] * 4)
 
-    async def seqs(*args: int, channels: Channel | None = None) -> list[int]:
-        return [found.seq for found in await store.events(run.id, *args, channels=channels)]
+    async def seqs(after: int = 0, limit: int = 100, channels: Channel | None = None) -> list[int]:
+        return [found.seq for found in await store.events(run.id, after, limit, channels)]
 
     assert await seqs() == list(range(1, 13))
     assert await seqs(4, 3) == [5, 6, 7]

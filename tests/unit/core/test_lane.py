@@ -1,6 +1,5 @@
 """`settle`, the one rule of a lane: table of outcomes, and what must hold for any sequence of them."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,6 +1,5 @@
 """The state machine of a run."""
 
-
 import pytest
 from msgspec.structs import replace
 

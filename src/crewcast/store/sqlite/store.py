@@ -31,7 +31,6 @@ from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.tail import Tail
 from crewcast.store.sqlite.writes import Adopt, Append, Claim, NewRun, Release, Renew, Writes
 
-
 log = logging.getLogger("crewcast.store")
 
 
