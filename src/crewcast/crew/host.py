@@ -177,16 +177,20 @@ class Host:
         process: asyncio.subprocess.Process,
         ready: asyncio.Future[HostInfo],
     ) -> None:
-        async for message in _lines(control):
-            match message["op"]:
-                case "ready":
-                    info = HostInfo(message["crewai"], message["python"], message["seconds"])
-                    log.info("CrewAI %s loaded in %.1f s (%s)", info.crewai, info.seconds, self.python)
-                    ready.set_result(info)
-                case "unusable":
-                    ready.set_exception(HostUnusable(message["error"], message.get("traceback", "")))
-                case _:
-                    self._on_child(message)
+        try:
+            async for message in _lines(control):
+                match message["op"]:
+                    case "ready":
+                        info = HostInfo(message["crewai"], message["python"], message["seconds"])
+                        log.info("CrewAI %s loaded in %.1f s (%s)", info.crewai, info.seconds, self.python)
+                        ready.set_result(info)
+                    case "unusable":
+                        ready.set_exception(HostUnusable(message["error"], message.get("traceback", "")))
+                    case "forked" | "unforked" | "exited":
+                        self._on_child(message)
+        except Exception:
+            log.exception("the host of %s said what was not understood; it is ended", self.python)
+            process.kill()
         status = await process.wait()
         if not ready.done():
             ready.set_exception(

@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from crewcast.core.errors import StoreError, StoreFull, StoreHeld, StoreUnusable
 from crewcast.core.event import Channel, Event
-from crewcast.store.protocol import Store
+from crewcast.store.protocol import IdempotencyKey, Store
 from crewcast.store.sqlite import SQLiteStore, connection, session
 from crewcast.store.sqlite.session import load_queries, parse_queries
 from crewcast.store.sqlite.tail import Tail
 from tests.contract.store.world import (
     ALL,
+    DAY,
     NOW,
     WORKER,
     append,
@@ -174,11 +175,11 @@ async def test_a_migration_that_was_changed_after_it_was_applied(folder: Path):
     await refused(folder, "install the version that wrote it")
 
 
-async def test_an_old_sqlite(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_old_sqlite(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
     with pytest.raises(StoreUnusable, match="use another Python"):
-        await SQLiteStore.open(folder)
-    assert not os.path.lexists(folder)
+        connection.open_folder(folder)
+    assert not folder.exists()
 
 
 async def test_a_refused_folder_is_let_go(folder: Path):
@@ -401,6 +402,24 @@ async def test_no_write_is_larger_than_a_statement_takes(store: SQLiteStore):
         writing.append(asyncio.ensure_future(store.settle(written)))
     assert all(await asyncio.gather(*writing))
     assert [made.seq for _, made in await store.attempts(run.id)] == list(range(1, run.seq + 1))
+
+
+async def test_old_idempotency_keys_are_removed_a_few_at_a_time(store: SQLiteStore):
+    def key(n: int) -> IdempotencyKey:
+        return IdempotencyKey("token", f"key-{n}", b"f")
+
+    def kept() -> int:
+        (count,) = store._writes.connection.execute("SELECT count(*) FROM idempotency").fetchone()
+        return int(count)
+
+    for n in range(100):
+        await store.create_run(new_run(), [], key(n), NOW)
+    assert kept() == 100
+    await store.create_run(new_run(), [], key(100), NOW + DAY)
+    assert 50 < kept() < 101
+    for n in range(101, 105):
+        await store.create_run(new_run(), [], key(n), NOW + DAY)
+    assert kept() == 5
 
 
 # --- the schema -----------------------------------------------------------------------------
