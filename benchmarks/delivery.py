@@ -6,6 +6,8 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -51,7 +53,7 @@ def event(run_id: str, seq: int, at: int) -> Event:
 async def bare(target: url.Target) -> float:
     """Events per second of 64 loops that encode, sign and POST, and keep nothing."""
     sender = Sender(EGRESS)
-    key = signature.key_of(signature.origin_secret(MASTER, target.origin))
+    signer = signature.Signer(signature.key_of(signature.origin_secret(MASTER, target.origin)))
     clock = RealClock()
 
     async def loop(run_id: str) -> None:
@@ -60,7 +62,7 @@ async def bare(target: url.Target) -> float:
             now = clock.now()
             one = event(run_id, seq, now)
             timestamp = now // 1_000_000
-            signed = signature.sign(key, one.id, timestamp, one.body)
+            signed = signer.sign(one.id, timestamp, one.body)
             headers = webhooks.headers(one, lane, timestamp=timestamp, signatures=signed)
             outcome = await sender.post(target, headers, one.body)
             assert outcome.accepted, outcome
@@ -153,25 +155,51 @@ async def latency(target: url.Target, folder: Path) -> dict[bytes, int]:
     return emitted
 
 
+@contextmanager
+def cores(count: int) -> Iterator[None]:
+    """This process and those it starts on `count` cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(before)[:count]))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def compare(folder: Path) -> None:
+    ratios = []
+    with receiver.running() as listening:
+        target = url.parse(listening.url)
+        for n in range(ROUNDS):
+            plain = uvloop.run(bare(target))
+            kept = uvloop.run(durable(target, folder / str(n)))
+            listening.arrivals()
+            ratios.append(kept / plain)
+            print(
+                f"    round {n + 1}: bare {plain:8.0f}/s   durable {kept:8.0f}/s   ratio {kept / plain:.2f}"
+            )
+    print(
+        f"    durable / bare, median of {ROUNDS}: {statistics.median(ratios):.2f}   (wanted: at least 0.55)"
+    )
+
+
 def report() -> None:
     size = len(msgspec.json.encode(draft(ids.run_id(0, bytes(10)), 0).payload))
     print(
         f"\nDelivery: {LANES} lanes, {EVENTS_PER_LANE} events each, {size} bytes, receiver in its own process"
     )
-    ratios = []
-    with receiver.running() as listening, tempfile.TemporaryDirectory() as folder:
-        target = url.parse(listening.url)
-        for n in range(ROUNDS):
-            plain = uvloop.run(bare(target))
-            kept = uvloop.run(durable(target, Path(folder, str(n))))
-            listening.arrivals()
-            ratios.append(kept / plain)
-            print(f"  round {n + 1}: bare {plain:8.0f}/s   durable {kept:8.0f}/s   ratio {kept / plain:.2f}")
-        print(
-            f"  durable / bare, median of {ROUNDS}: {statistics.median(ratios):.2f}   (wanted: at least 0.55)"
-        )
-        emitted = uvloop.run(latency(target, Path(folder, "latency")))
-        arrived = dict(listening.arrivals())
+    with tempfile.TemporaryDirectory() as folder:
+        if hasattr(os, "sched_setaffinity"):
+            for count in sorted({1, len(os.sched_getaffinity(0))}):
+                shared = "sharing one core" if count == 1 else f"on {count} cores"
+                print(f"  sender, store and receiver {shared}:")
+                with cores(count):
+                    compare(Path(folder, str(count)))
+        else:
+            compare(Path(folder, "all"))
+        with receiver.running() as listening:
+            emitted = uvloop.run(latency(url.parse(listening.url), Path(folder, "latency")))
+            arrived = dict(listening.arrivals())
         waits = sorted((arrived[name] - at) / 1000 for name, at in emitted.items())
         p50, p99 = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
         print(f"  emit to receipt at {RATE}/s: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {len(waits)} events")

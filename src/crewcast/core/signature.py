@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from binascii import b2a_base64
 
 from crewcast.core.errors import SignatureError
 
@@ -47,10 +48,26 @@ def key_of(secret: str) -> bytes:
     return key
 
 
+class Signer:
+    """Signs with one key again and again.
+
+    The key is hashed once, and unlike `hmac.digest` a copied state gives up the interpreter's lock only for
+    bodies over 2 KB: with another thread at work, taking it back costs several times the signature.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._state = hmac.new(key, digestmod="sha256")
+
+    def sign(self, message_id: str, timestamp: int, body: bytes) -> str:
+        """`v1,<base64>` over `id.timestamp.body`; the timestamp is in whole seconds."""
+        state = self._state.copy()
+        state.update(b"%b.%d.%b" % (message_id.encode(), timestamp, body))
+        return "v1," + b2a_base64(state.digest(), newline=False).decode()
+
+
 def sign(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
-    """`v1,<base64>` over `id.timestamp.body`; the timestamp is in whole seconds."""
-    message = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
-    return "v1," + base64.b64encode(hmac.digest(key, message, "sha256")).decode()
+    """As `Signer.sign`, once."""
+    return Signer(key).sign(message_id, timestamp, body)
 
 
 def verify(key: bytes, message_id: str, timestamp: int, body: bytes, signatures: str) -> bool:

@@ -166,18 +166,19 @@ class Dispatcher:
         origin = self._origins.get(lane.origin)
         if origin is None:
             key = signature.key_of(signature.origin_secret(self._master_secret, lane.origin))
-            origin = self._origins[lane.origin] = _Origin(key, self._limits.per_origin)
+            signer = signature.Signer(key)
+            origin = self._origins[lane.origin] = _Origin(signer, self._limits.per_origin)
         return origin
 
 
 class _Origin:
-    """What the lanes to one origin share: its signing key, and its slots for requests in flight.
+    """What the lanes to one origin share: its signer, and its slots for requests in flight.
 
     Slots pass from hand to hand in the order asked for. (asyncio.Semaphore costs as much as the signature.)
     """
 
-    def __init__(self, key: bytes, slots: int) -> None:
-        self.key = key
+    def __init__(self, signer: signature.Signer, slots: int) -> None:
+        self.signer = signer
         self._free = slots
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -308,7 +309,7 @@ class _LaneWork:
                 head,
                 self.lane,
                 timestamp=timestamp,
-                signatures=signature.sign(origin.key, head.id, timestamp, head.body),
+                signatures=origin.signer.sign(head.id, timestamp, head.body),
                 pending=pending,
             )
             return await self._d._transport.post(self._target, headers, head.body), at  # noqa: SLF001
