@@ -1,6 +1,7 @@
 """The master secret that signing secrets derive from."""
 
 import base64
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -34,7 +35,7 @@ def master_secret(settings: Settings) -> bytes:
 
 
 def _make(file: Path) -> None:
-    """Whole or not at all: written beside, synced, then linked to its name (the first one wins)."""
+    """Whole or not at all: written beside, synced, then linked to its name; the first one wins."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -43,7 +44,7 @@ def _make(file: Path) -> None:
             out.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
             out.flush()
             os.fsync(out.fileno())
-        if not file.exists():
-            part.replace(file)
+        with contextlib.suppress(FileExistsError):
+            os.link(part, file)
     finally:
         part.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ import random
 import secrets
 import signal
 import socket
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -222,9 +221,12 @@ class _Node:
         await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
         if not draining.done():
             await self.worker.drain(0)
-        hurry.cancel()
         await draining
-        await self.dispatcher.stop(self._settings.seconds("delivery_timeout"))
+        # Attempts in flight may end, unless somebody is in a hurry; what is cut short is sent again.
+        ending = asyncio.create_task(self.dispatcher.stop(self._settings.seconds("delivery_timeout")))
+        await asyncio.wait({ending, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        ending.cancel()
 
     async def close(self) -> None:
         for task in [*self.tasks, self._loading] if self.tasks else []:
@@ -295,8 +297,6 @@ def _http(app: ASGIApp) -> _Http:
 def run(settings: Settings, project: Project, announce: Announce) -> None:
     """`serve` in an event loop of its own: uvloop where it exists."""
     threading.excepthook = _end_loudly
-    if sys.platform == "win32":
-        raise UsageError("Crewcast forks its crews and needs Linux or macOS; on Windows use WSL")
     import uvloop
 
     uvloop.run(serve(settings, project, announce))

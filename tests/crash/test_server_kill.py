@@ -100,6 +100,17 @@ def test_an_idempotency_key_holds_over_a_kill(tmp_path):
         assert again.headers["idempotency-replayed"] == "true"
 
 
+def test_a_kickoff_that_was_accepted_is_answered_again_whatever_is_known_by_now(tmp_path):
+    """While CrewAI loads a lacking input is not known; the retry with the same key must not be refused for it."""
+    with ServerProcess(CLASSIC, tmp_path, "--stub-llm") as server:
+        first = server.ask("POST", "/kickoff", {"inputs": {}}, idempotency_key="k")
+        assert first.status == 200
+        server.wait_until_ready()
+        again = server.ask("POST", "/kickoff", {"inputs": {}}, idempotency_key="k")
+        assert (again.status, again.json["kickoff_id"]) == (200, first.json["kickoff_id"])
+        assert server.ask("POST", "/kickoff", {"inputs": {}}, idempotency_key="other").status == 422
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     data = tmp_path_factory.mktemp("odd")
@@ -155,6 +166,7 @@ def test_sigterm_lets_running_crews_finish_and_takes_no_more(tmp_path):
         wait_until(lambda: server.events(kickoff_id))
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: server.ask("GET", "/healthz").json["status"] == "draining")
+        assert server.ask("GET", "/healthz").status == 503
         refused = server.ask("POST", "/kickoff", {"inputs": {"topic": "tea"}})
         assert (refused.status, refused.headers["retry-after"]) == (503, "5")
         go_on.touch()

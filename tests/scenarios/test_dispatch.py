@@ -213,8 +213,10 @@ def test_a_full_disk_loses_nothing_and_is_survived_without_a_restart(tmp_path, c
             run = await w.say(run, *["step"] * 400)
             await w.until(lambda: len(transport.sent) == 1)
             writing = w.store._writes.connection
-            (pages,) = writing.execute("PRAGMA page_count").fetchone()
-            writing.execute(f"PRAGMA max_page_count = {pages}")  # the disk is full from here on
+            (pages,) = await asyncio.to_thread(lambda: writing.execute("PRAGMA page_count").fetchone())
+            await asyncio.to_thread(
+                writing.execute, f"PRAGMA max_page_count = {pages}"
+            )  # the disk is full now
             with pytest.raises(StoreFull):
                 await w.say(run, *["step"] * 50)
             transport.go.set()
@@ -223,7 +225,7 @@ def test_a_full_disk_loses_nothing_and_is_survived_without_a_restart(tmp_path, c
             assert stuck < 400
             w.clock.advance(SECOND)
             await w.quiet()
-            writing.execute("PRAGMA max_page_count = 1000000")
+            await asyncio.to_thread(writing.execute, "PRAGMA max_page_count = 1000000")
             run = await w.say(run, "step")
             for _ in range(10):
                 w.clock.advance(SECOND)

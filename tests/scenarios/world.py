@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from blockbuster import BlockBuster
 from msgspec.structs import replace
 
 from crewcast.clock import ManualClock
@@ -109,6 +110,8 @@ async def world(
 ) -> AsyncIterator[World]:
     store = await SQLiteStore.open(folder)
     clock = ManualClock()
+    blockbuster = BlockBuster()
+    blockbuster.activate()  # a call that blocks the loop is an error from here on
     dispatcher = Dispatcher(
         store,
         transport,
@@ -125,3 +128,4 @@ async def world(
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
         await store.close()
+        blockbuster.deactivate()

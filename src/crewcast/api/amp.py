@@ -13,7 +13,7 @@ from crewcast.contract.amp import Problem
 from crewcast.core import ids
 from crewcast.core.event import Channel
 from crewcast.core.run import new_run
-from crewcast.store.protocol import IdempotencyKey
+from crewcast.store.protocol import Created, IdempotencyKey
 
 MAX_KEY_LENGTH = 255
 
@@ -26,7 +26,9 @@ async def healthz(request: Request) -> Response:
     """For load balancers and people, without a token: is the server up, and is its crew loaded."""
     context = context_of(request)
     crews = {name: crew.state() for name, crew in context.crews.items()}
-    return answer({"status": "draining" if context.draining else "ok", "crews": crews})
+    if context.draining:
+        return answer({"status": "draining", "crews": crews}, 503)
+    return answer({"status": "ok", "crews": crews})
 
 
 async def asyncapi(_request: Request) -> Response:
@@ -44,6 +46,13 @@ async def kickoff(request: Request) -> Response:
     """Starts a run: stored and durable before the answer; the same Idempotency-Key gives the same run."""
     context = context_of(request)
     token = context.token(request)
+    name = _idempotency_key(request)
+    body = await read_body(request, context.max_body_bytes)
+    now = context.clock.now()
+    key = None if name is None else IdempotencyKey(token, name, hashlib.sha256(body).digest())
+    # What was accepted once is answered again, whatever is known or refused by now.
+    if key is not None and (earlier := await context.store.earlier(key, now)):
+        return _started(earlier, [])
     if context.draining:
         raise Problem(
             503,
@@ -51,11 +60,8 @@ async def kickoff(request: Request) -> Response:
             "The server is stopping and takes no kickoffs; try again soon",
             headers={"retry-after": "5"},
         )
-    key = _idempotency_key(request)
-    body = await read_body(request, context.max_body_bytes)
     crew = context.the_crew()
     asked = bodies.parse_kickoff(body, crew.known(), context.check_url)
-    now = context.clock.now()
     run = new_run(
         ids.run_id(now, context.random(10)),
         crew.name,
@@ -65,12 +71,11 @@ async def kickoff(request: Request) -> Response:
         options=msgspec.json.encode(asked.options) if asked.options else None,
         token=token,
     )
-    created = await context.store.create_run(
-        run,
-        bodies.new_lanes(run.id, asked),
-        None if key is None else IdempotencyKey(token, key, hashlib.sha256(body).digest()),
-        now,
-    )
+    created = await context.store.create_run(run, bodies.new_lanes(run.id, asked), key, now)
+    return _started(created, asked.warnings)
+
+
+def _started(created: Created, warnings: list[str]) -> Response:
     if created.conflict:
         raise Problem(
             422,
@@ -79,8 +84,8 @@ async def kickoff(request: Request) -> Response:
             {"field": "Idempotency-Key"},
         )
     reply: dict[str, object] = {"kickoff_id": created.run_id, "execution_id": created.run_id}
-    if asked.warnings:
-        reply["warnings"] = asked.warnings
+    if warnings:
+        reply["warnings"] = warnings
     return answer(reply, headers={"idempotency-replayed": "true"} if created.replayed else None)
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from crewcast import config
 from crewcast.cli.main import log_to_stderr
-from crewcast.crew.project import Project, discover
-from crewcast.server import run as run_server
+from crewcast.core.errors import UsageError
+from crewcast.crew.project import Project, discover, likely_inputs
 
 
 def run(args: argparse.Namespace) -> int:
+    if sys.platform == "win32":
+        raise UsageError("Crewcast forks its crews and needs Linux or macOS; on Windows use WSL")
+    from crewcast.server import run as run_server
+
     settings = config.load(args.command, vars(args), os.environ)
     project = discover(Path(args.project))
     log_to_stderr(settings.log_level)
@@ -28,14 +32,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _banner(project: Project, url: str, token: str) -> str:
-    example = json.dumps({"inputs": {"topic": "..."}})
+    inputs = likely_inputs(project)
+    example = json.dumps({"inputs": dict.fromkeys(inputs, "...")})
+    pairs = "".join(f" {name}=..." for name in inputs)
     return f"""
   {project.name} is served at {url}
   token: {token}
 
   In another terminal:
     export CREWCAST_URL={url} CREWCAST_TOKEN={token}
-    crewcast kickoff --watch topic=...
+    crewcast kickoff --watch{pairs}
   or:
     curl -X POST {url}/kickoff -H 'Authorization: Bearer {token}' \\
       -H 'Content-Type: application/json' -d '{example}'

@@ -55,6 +55,18 @@ def discover(path: Path) -> Project:
     return Project(crew_name(str(name)), str(root), "classic", f"{packages[0].name}.crew", "src")
 
 
+def likely_inputs(project: Project) -> list[str]:
+    """The names in braces in the project's YAML, for an example before CrewAI has loaded and knows."""
+    package = Path(project.root, project.source, *project.module.split(".")[:-1])
+    found: set[str] = set()
+    for file in package.glob("config/*.y*ml"):
+        try:
+            found.update(re.findall(r"\{([A-Za-z_][A-Za-z0-9_-]*)\}", file.read_text("utf-8", "replace")))
+        except OSError:
+            continue
+    return sorted(found)
+
+
 def crew_name(text: str) -> str:
     """The name a crew is served under: lower case, `a-z0-9_-`."""
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-") or "crew"

@@ -93,6 +93,9 @@ class Store(Protocol):
         A key that was used within the last 24 h (by `now`) gives the earlier run's id and stores nothing.
         """
 
+    async def earlier(self, key: IdempotencyKey, now: int) -> Created | None:
+        """What `create_run` would answer for a key that was used within the last 24 h; None if it was not."""
+
     async def run(self, run_id: str) -> Run | None:
         """The run, or None. Any text may be asked for."""
 

@@ -95,6 +95,17 @@ async def test_a_key_is_valid_for_a_day(store: Store):
     assert await store.create_run(late, [], KEY, NOW + DAY + 1) == Created(new.id, replayed=True)
 
 
+async def test_what_a_key_started_can_be_asked_for(store: Store):
+    run = new_run()
+    assert await store.earlier(KEY, NOW) is None
+    await store.create_run(run, [], KEY, NOW)
+    assert await store.earlier(KEY, NOW + DAY - 1) == Created(run.id, replayed=True)
+    assert await store.earlier(KEY, NOW + DAY) is None
+    other = IdempotencyKey(KEY.token, KEY.key, b"g" * 32)
+    assert await store.earlier(other, NOW) == Created(run.id, replayed=True, conflict=True)
+    assert await store.earlier(IdempotencyKey("token-2", KEY.key, KEY.fingerprint), NOW) is None
+
+
 async def test_fifty_at_once_with_one_key_start_one_run(store: Store):
     created = await asyncio.gather(*(store.create_run(new_run(), [], KEY, NOW) for _ in range(50)))
     assert len({one.run_id for one in created}) == 1

@@ -29,7 +29,7 @@ from crewcast.store.sqlite.connection import (
 )
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.tail import Tail
-from crewcast.store.sqlite.writes import Adopt, Append, Claim, NewRun, Release, Renew, Writes
+from crewcast.store.sqlite.writes import KEYS_KEPT_FOR, Adopt, Append, Claim, NewRun, Release, Renew, Writes
 
 log = logging.getLogger("crewcast.store")
 
@@ -112,6 +112,14 @@ class SQLiteStore:
         self, run: Run, lanes: Sequence[Lane], key: IdempotencyKey | None, now: int
     ) -> Created:
         return await self.committer.put(self._writes.create_run, NewRun(run, lanes, key, now))
+
+    async def earlier(self, key: IdempotencyKey, now: int) -> Created | None:
+        wanted = {"token": key.token, "key": key.key, "since": now - KEYS_KEPT_FOR}
+        found = await self._reader.all("remembered_key", wanted)
+        if not found:
+            return None
+        run_id, fingerprint = found[0]
+        return Created(run_id, replayed=True, conflict=fingerprint != key.fingerprint)
 
     async def run(self, run_id: str) -> Run | None:
         found = await self._reader.all("run", {"id": run_id})

@@ -1,0 +1,53 @@
+"""Events as lines that a person reads."""
+
+import io
+
+from crewcast.cli.timeline import Timeline
+
+
+def lines(*events: dict, width: int = 100, colour: bool = False) -> list[str]:
+    out, times = io.StringIO(), iter([0.0] + [1.5] * 99)
+    timeline = Timeline(out, width=width, colour=colour, clock=lambda: next(times))
+    for event in events:
+        timeline.event(event) if "seq" in event else timeline.state(event)
+    return out.getvalue().splitlines()
+
+
+def event(channel: str, payload: dict) -> dict:
+    return {"seq": 4, "channel": channel, "payload": payload}
+
+
+def test_each_kind_of_event_is_a_line():
+    step = {"type": "tool_call", "tool": "search", "input": {"q": "tea", "n": 2}}
+    found = lines(
+        event("step", {"task_id": "research", "step": step}),
+        event(
+            "step",
+            {"task_id": "research", "step": {"type": "tool_result", "tool": "search", "output": "a\nb"}},
+        ),
+        event(
+            "task", {"task_id": "research", "status": "completed", "output": "done", "execution_time": 0.25}
+        ),
+        event("crew", {"status": "error", "error": "boom\x1b[31m"}),
+    )
+    assert found == [
+        "   1.50s  step   4  research           tool_call    search(q='tea', n=2)",
+        "   1.50s  step   4  research           tool_result  search -> a b",
+        "   1.50s  task   4  research           completed in 0.25 s: done",
+        "   1.50s  crew   4  error: boom [31m",
+    ]
+
+
+def test_lines_fit_the_terminal():
+    [line] = lines(event("task", {"task_id": "t", "status": "completed", "output": "x" * 500}), width=60)
+    assert len(line) == 60
+    assert line.endswith("…")
+
+
+def test_a_state_is_said_once():
+    queued = {"state": "PENDING", "progress": {}, "crew_state": "loading"}
+    started = {"state": "STARTED", "progress": {"total_tasks": 3}}
+    assert [line.split("run", 1)[1].strip() for line in lines(queued, queued, started, started)] == [
+        "queued; CrewAI is still loading",
+        "started, 3 tasks",
+    ]

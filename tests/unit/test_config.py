@@ -1,0 +1,115 @@
+"""Settings: where each value comes from, and what is said of a wrong one."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from crewcast import config
+from crewcast.core.errors import UsageError
+
+
+def load(command="dev", environ=None, toml: Path | None = None, **flags):
+    return config.load(command, {"config": toml and str(toml)} | flags, environ or {})
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_each_setting_is_listed_once_and_its_default_is_a_value_of_its_own():
+    names = [setting.name for setting in config.SETTINGS]
+    assert len(names) == len(set(names))
+    for setting in config.SETTINGS:
+        if setting.default not in (None, ()):
+            shown = config.shown_default(setting)
+            assert setting.parse(shown) == setting.default
+
+
+def test_flags_beat_variables_beat_the_file_beat_defaults(elsewhere):
+    file = elsewhere / "crewcast.toml"
+    file.write_text("port = 1001\nmax_runs = 7\ndrain = 1.5\n")
+    environ = {"CREWCAST_PORT": "1002", "CREWCAST_MAX_RUNS": "8"}
+    settings = load(environ=environ, port="1003")
+    assert (settings.port, settings.max_runs, settings.drain, settings.host) == (1003, 8, 1.5, "127.0.0.1")
+    assert settings.file == Path("crewcast.toml")
+    assert settings.seconds("drain") == 1_500_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("port", "x", "invalid literal"),
+        ("port", "70000", "between 0 and 65535"),
+        ("drain", "-1", "at least 0"),
+        ("drain", "nan", "at least 0"),
+        ("stub_llm", "maybe", "true or false"),
+        ("log_level", "loud", "debug, info"),
+        ("retry_schedule", "5,x", "could not convert"),
+        ("allow_networks", "10.0.0.1/8", "host bits"),
+        ("host", " ", "not be empty"),
+    ],
+)
+def test_a_wrong_value_names_its_source_and_not_itself(name, value, said):
+    with pytest.raises(UsageError) as caught:
+        load(environ={f"CREWCAST_{name.upper()}": value})
+    assert str(caught.value).startswith(f"CREWCAST_{name.upper()}: ")
+    assert said in str(caught.value)
+
+
+def test_a_name_in_the_file_that_is_no_setting_is_named(elsewhere):
+    file = elsewhere / "my.toml"
+    file.write_text("prot = 8000\n")
+    with pytest.raises(UsageError, match=r"not a setting: prot"):
+        load(toml=file)
+
+
+@pytest.mark.parametrize("text", ["port = ", "\x00"])
+def test_a_file_that_is_no_toml_is_named(elsewhere, text):
+    file = elsewhere / "crewcast.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"crewcast.toml cannot be read"):
+        load()
+
+
+def test_a_file_that_was_named_must_be_there(elsewhere):
+    with pytest.raises(UsageError, match=r"nowhere.toml cannot be read"):
+        load(toml=elsewhere / "nowhere.toml")
+
+
+def test_lists_can_be_written_both_ways(elsewhere):
+    (elsewhere / "crewcast.toml").write_text(
+        'allow_networks = ["10.0.0.0/8", "fd00::/8"]\nretry_schedule = [1, 2.5]\n'
+    )
+    settings = load("serve")
+    assert [str(network) for network in settings.allow_networks] == ["10.0.0.0/8", "fd00::/8"]
+    assert settings.retry_schedule == (1.0, 2.5)
+    assert load("serve", {"CREWCAST_RETRY_SCHEDULE": "1,2.5"}).retry_schedule == (1.0, 2.5)
+
+
+def test_every_setting_of_a_command_is_a_flag():
+    for command in ("dev", "serve", "secret"):
+        parser = argparse.ArgumentParser()
+        config.add_flags(parser, command)
+        flags = {flag for action in parser._actions for flag in action.option_strings}
+        assert {setting.flag for setting in config.of_command(command)} <= flags
+        assert ("--stub-llm" in flags) == (command == "dev")
+
+
+def test_the_token_comes_from_a_file_too(elsewhere):
+    file = elsewhere / "token"
+    file.write_text("s3cret\nrest\n")
+    assert config.token_of(load(token_file=str(file))) == "s3cret"
+    assert config.token_of(load(token="flag", token_file=str(file))) == "flag"
+    assert config.token_of(load()) is None
+    file.write_text("\n")
+    with pytest.raises(UsageError, match="is empty"):
+        config.token_of(load(token_file=str(file)))
+    with pytest.raises(UsageError, match="token_file"):
+        config.token_of(load(token_file=str(elsewhere / "nowhere")))
+
+
+def test_settings_do_not_print_their_values():
+    assert "s3cret" not in repr(load(token="s3cret"))
