@@ -23,6 +23,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
   fi
 fi
 
+echo "Installing into $venv what requirements/dev.txt pins: CrewAI alone is about 1 GB, so the first time takes a moment."
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 # Compiled now, or every start would compile CrewAI's two thousand modules where bytecode is not written.

@@ -264,6 +264,18 @@ def test_output_is_kept_per_run(running):
     assert b"printed on" not in running.ask("GET", f"/api/v1/runs/{other}/logs").body
 
 
+def test_a_child_may_flush_what_it_has_after_its_outcome(running, tmp_path):
+    """Exporters of traces and the like write at exit; ending the child with its last word would lose that."""
+    flushed = tmp_path / "flushed"
+    assert (
+        running.wait_for(running.kickoff({"topic": "tea", "act": "atexit", "argument": str(flushed)}))[
+            "state"
+        ]
+        == "SUCCESS"
+    )
+    wait_until(flushed.exists)
+
+
 def test_a_crew_that_raises_tells_its_error(running):
     status = running.wait_for(running.kickoff({"topic": "tea", "act": "raise"}))
     assert status["state"] == "FAILED"

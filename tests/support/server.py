@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.receiver import check_body
+
 REPOSITORY = Path(__file__).parents[2]
 CLASSIC = REPOSITORY / "examples" / "classic"
 TOKEN = "test-token-5f2b"
@@ -134,7 +136,11 @@ class ServerProcess:
         return status
 
     def events(self, kickoff_id: str) -> list[Any]:
+        """The run's log; every payload in it is as the document says."""
         found: list[Any] = self.ask("GET", f"/api/v1/runs/{kickoff_id}/events?limit=1000").json["events"]
+        assert [
+            problem for event in found for problem in check_body(event["channel"], event["payload"])
+        ] == []
         return found
 
     def _read(self) -> None:

@@ -141,10 +141,7 @@ async def _stream(context: Context, run_id: str, after: int) -> AsyncIterator[by
                 for one in found:
                     yield _sse("event", _told(one), one.seq)
                 after = found[-1].seq
-            crew = context.crews.get(run.crew)
-            state = bodies.status(run, context.clock.now(), None, crew.total_tasks() if crew else None)
-            state["crew_state"] = crew.state() if crew else "not served here"
-            state.pop("execution_time", None)
+            state = _state(context, run)
             if state != told:
                 told = state
                 yield _sse("run", state)
@@ -154,6 +151,18 @@ async def _stream(context: Context, run_id: str, after: int) -> AsyncIterator[by
                 yield b": still here\n\n"
     finally:
         forget()
+
+
+def _state(context: Context, run: Run) -> JSON:
+    """What a watcher is told of a run's state: as `/status`, and why it waits if it does."""
+    crew = context.crews.get(run.crew)
+    now = context.clock.now()
+    state = bodies.status(run, now, None, crew.total_tasks() if crew else None)
+    state["crew_state"] = crew.state() if crew else "not served here"
+    state.pop("execution_time", None)  # it would move at every look
+    if not run.started_at and not run.state.ended:
+        state["waited"] = (now - run.created_at) // SECOND
+    return state
 
 
 def _sse(name: str, body: JSON, seq: int | None = None) -> bytes:

@@ -9,16 +9,18 @@ from typing import Any, TextIO
 
 JSON = dict[str, Any]
 
+QUIET = 5  # seconds between two lines that say the same, where none can be rewritten
 _COLOURS = {"task": "32", "step": "36", "crew": "1;32", "run": "90", "error": "31"}
 
 
 class Timeline:
-    """Prints to `out`; `clock` gives seconds and is asked once at the start."""
+    """Prints to `out`; with `rewrites` a wait is one line that counts. `clock` gives seconds and is asked once at the start."""
 
     def __init__(
         self,
         out: TextIO,
         *,
+        rewrites: bool = False,
         width: int = 120,
         colour: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -26,6 +28,7 @@ class Timeline:
         self._out = out
         self._width = width
         self._colour = colour
+        self._rewrites = rewrites
         self._clock = clock
         self._began = clock()
         self._said = ""
@@ -34,21 +37,26 @@ class Timeline:
     def of_terminal(cls) -> "Timeline":
         out = sys.stdout
         colour = out.isatty() and not os.environ.get("NO_COLOR")
-        return cls(out, width=shutil.get_terminal_size((120, 24)).columns, colour=colour)
+        width = shutil.get_terminal_size((120, 24)).columns
+        return cls(out, width=width, colour=colour, rewrites=out.isatty())
 
     def state(self, body: JSON) -> None:
         """The run's state, when it says something new."""
         if body["state"] == "PENDING":
-            loading = body.get("crew_state") == "loading"
-            text = "queued; CrewAI is still loading" if loading else "queued"
+            waited = body.get("waited", 0)
+            if waited and not self._rewrites and waited % QUIET:
+                return  # a terminal rewrites its line, a file gets one now and then
+            text = "queued; CrewAI is still loading" if body.get("crew_state") == "loading" else "queued"
+            text += f" ({waited} s)" if waited else ""
         elif body["state"] == "STARTED":
             total = body["progress"].get("total_tasks")
             text = "started" + (f", {total} tasks" if total else "")
         else:
             return
         if text != self._said:
+            rewrite = self._rewrites and self._said.startswith("queued")
             self._said = text
-            self._line("run", "", text)
+            self._line("run", "", text, rewrite=rewrite)
 
     def note(self, text: str) -> None:
         self._line("run", "", text)
@@ -69,12 +77,14 @@ class Timeline:
             event["channel"], seq, f"{about}{payload['status']}{took}: {_one_line(text)}", failed=failed
         )
 
-    def _line(self, kind: str, seq: str, text: str, *, failed: bool = False) -> None:
+    def _line(self, kind: str, seq: str, text: str, *, failed: bool = False, rewrite: bool = False) -> None:
         line = f"{self._clock() - self._began:7.2f}s  {kind:<4} {seq:>3}  {text}"
         if len(line) > self._width:
             line = line[: self._width - 1] + "…"
         if self._colour:
             line = f"\x1b[{_COLOURS['error' if failed else kind]}m{line}\x1b[0m"
+        if rewrite:
+            line = f"\x1b[1A\x1b[2K{line}"  # up one line, and clear it
         print(line, file=self._out, flush=True)
 
 

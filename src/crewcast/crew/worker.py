@@ -30,6 +30,7 @@ log = logging.getLogger("crewcast.worker")
 LEASE = 60 * SECOND
 RENEW_EVERY = 15 * SECOND
 POLL_EVERY = 1 * SECOND
+LAST_FLUSH = 10.0  # seconds that a child may take to leave after its outcome
 LAST_WRITES = 5 * SECOND
 HOST_WENT_AWAY = 75  # the child's exit status when its channel or its host is gone (child/channel.py)
 STOPPED = "server stopped during the run"
@@ -167,8 +168,12 @@ class Worker:
         if self._stopping:
             child.kill()
         try:
-            if await self._listen(record, child) and not record.run.state.ended:
-                await record.fail(STOPPED if self._stopping else await _lost(child))
+            if await self._listen(record, child):
+                if record.run.state.ended:
+                    # It has said how it ended; what it still flushes (traces, memories) may take a moment.
+                    await child.exit_status(LAST_FLUSH)
+                else:
+                    await record.fail(STOPPED if self._stopping else await _lost(child))
         finally:
             del self._children[run.id]
             child.kill()

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +31,7 @@ def main() -> int:
         print(
             f"Crewcast serves {project} with the offline LLM; a subscriber listens at {subscriber.origin}\n"
         )
-        timeline = Timeline(sys.stdout, width=shutil.get_terminal_size((120, 24)).columns, colour=_colour())
+        timeline = Timeline.of_terminal()
         server = stack.enter_context(_Server(project, data))
         client = Client(server.url, server.token)
         subscriber.secret = _secret(data, subscriber.origin)
@@ -152,9 +151,7 @@ def _report(received: dict[str, Received], expected: dict[str, int], status: dic
             print(f"  ! {problem}")
     result = status.get("result")
     output = result.get("output", "") if isinstance(result, dict) else status.get("error", "")
-    print(f"\n  result: {status.get('state')} in {status.get('execution_time')} s: {str(output)[:200]}")
+    print(
+        f"\n  result: {status.get('state')} in {status.get('execution_time')} s: {' '.join(str(output).split())[:160]}"
+    )
     return good
-
-
-def _colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

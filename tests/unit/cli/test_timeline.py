@@ -5,9 +5,9 @@ import io
 from crewcast.cli.timeline import Timeline
 
 
-def lines(*events: dict, width: int = 100, colour: bool = False) -> list[str]:
+def lines(*events: dict, **how) -> list[str]:
     out, times = io.StringIO(), iter([0.0] + [1.5] * 99)
-    timeline = Timeline(out, width=width, colour=colour, clock=lambda: next(times))
+    timeline = Timeline(out, **({"width": 100} | how), clock=lambda: next(times))
     for event in events:
         timeline.event(event) if "seq" in event else timeline.state(event)
     return out.getvalue().splitlines()
@@ -51,3 +51,11 @@ def test_a_state_is_said_once():
         "queued; CrewAI is still loading",
         "started, 3 tasks",
     ]
+
+
+def test_a_wait_is_one_line_on_a_terminal_and_one_now_and_then_in_a_file():
+    waits = [{"state": "PENDING", "progress": {}, "crew_state": "loading", "waited": n} for n in range(12)]
+    said = [line.split("loading", 1)[1] for line in lines(*waits)]
+    assert said == ["", " (5 s)", " (10 s)"]
+    shown = lines(*waits[:3], {"state": "STARTED", "progress": {}}, rewrites=True)
+    assert [line.startswith("\x1b[1A\x1b[2K") for line in shown] == [False, True, True, True]

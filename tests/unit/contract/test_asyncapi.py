@@ -1,5 +1,6 @@
 """Our published document contains everything of the given one, unchanged."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,14 @@ import yaml
 from crewcast.contract import asyncapi
 
 GIVEN = Path(__file__).parents[3] / "src/crewcast/contract/amp-webhooks.asyncapi.yaml"
+
+
+# Of the document as CrewAI's users know it: our copy is never edited.
+SHA256 = "1e07a24ef2b066dffa99492c62e2c58dce754b859df6e2d07f481ef5fa8eed6b"
+
+
+def test_our_copy_of_the_given_document_is_untouched():
+    assert hashlib.sha256(GIVEN.read_bytes()).hexdigest() == SHA256
 
 
 def contains(larger, smaller, path="") -> None:

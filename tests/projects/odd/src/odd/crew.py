@@ -1,5 +1,6 @@
 """A crew that does something odd between its two tasks, as its optional input `act` says."""
 
+import atexit
 import json
 import os
 import signal
@@ -25,6 +26,8 @@ def act(what, argument):
     elif what == "wait":  # until the file is there
         while not os.path.exists(argument):
             time.sleep(0.02)
+    elif what == "atexit":
+        atexit.register(lambda: (time.sleep(0.3), open(argument, "w").close()))
     elif what == "look":
         seen = {"environ": dict(os.environ), "cwd": os.getcwd(), "argv": sys.argv}
         with open(argument, "w") as out:
