@@ -92,6 +92,7 @@ async def serve(settings: Settings, project: Project, announce: Announce) -> Non
     async with contextlib.AsyncExitStack() as stack:
         store = await SQLiteStore.open(settings.data_dir)
         stack.push_async_callback(store.close)
+        await asyncio.to_thread(_keep_out_of_git, settings.data_dir)
         sock = listen(settings.host, settings.port)
         stack.callback(sock.close)
         stub_llm = (
@@ -109,6 +110,13 @@ async def serve(settings: Settings, project: Project, announce: Announce) -> Non
         await node.drain(stop)
         http.should_exit = True
         await serving
+
+
+def _keep_out_of_git(data: Path) -> None:
+    """The folder has keys and payloads in it, and on a laptop it lies in the project."""
+    file = data / ".gitignore"
+    if not file.exists():
+        file.write_text("*\n", "utf-8")
 
 
 class _Stop:

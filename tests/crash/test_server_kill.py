@@ -376,6 +376,12 @@ def test_serve_is_strict_about_urls_and_answers_to_any_host(tmp_path):
         assert TOKEN not in server.text
 
 
+def test_the_data_folder_keeps_itself_out_of_git_and_of_others_sight(running):
+    assert (running.data / ".gitignore").read_text() == "*\n"
+    for file in ("crewcast.db", "secret.key"):
+        assert (running.data / file).stat().st_mode & 0o077 == 0
+
+
 def test_http_answers_at_once_while_crewai_loads(tmp_path):
     with ServerProcess(ODD, tmp_path, "--stub-llm") as server:
         assert server.ask("GET", "/healthz").json["crews"] == {"odd-jobs": "loading"}

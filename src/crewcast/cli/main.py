@@ -75,7 +75,7 @@ def _serving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
             "serve a project in production: a token is required, webhooks go to https and public addresses",
         ),
     ):
-        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         default = {"nargs": "?", "default": "."} if name == "dev" else {}
         command.add_argument("project", metavar="PROJECT", help="folder of the CrewAI project", **default)  # type: ignore[arg-type]
         config.add_flags(command, name)

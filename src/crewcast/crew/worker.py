@@ -60,6 +60,7 @@ class Worker:
         self._children: dict[str, Child] = {}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._draining = False
         self._stopping = False
         store.listen(self._on_hint)
@@ -87,7 +88,8 @@ class Worker:
 
         A run that is cut ends as failed with its one crew event. Queued runs stay queued.
         """
-        self._draining = True
+        async with self._claiming:  # a claim under way may still bring runs, and these are waited for
+            self._draining = True
         if not self._working:
             return
         log.info("waiting for %d running crews", len(self._working))
@@ -127,15 +129,20 @@ class Worker:
                     log.error("leases cannot be renewed: %s", e)
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
-        free = self._limits.concurrent_runs - len(self._working)
-        if free <= 0 or self._draining:
-            return
-        names = [name for name, crew in self._crews.items() if not crew.loading]
-        for run in await self._store.claim_runs(names, free, self._lease_token, self._clock.now(), LEASE):
-            task = group.create_task(self._work(run))
-            self._working[run.id] = task
-            self._idle.clear()
-            task.add_done_callback(partial(self._finished, run.id))
+        async with self._claiming:
+            free = self._limits.concurrent_runs - len(self._working)
+            if free <= 0 or self._draining:
+                return
+            names = [name for name, crew in self._crews.items() if not crew.loading]
+            now = self._clock.now()
+            for run in await self._store.claim_runs(names, free, self._lease_token, now, LEASE):
+                self._begin(run, group)
+
+    def _begin(self, run: Run, group: asyncio.TaskGroup) -> None:
+        task = group.create_task(self._work(run))
+        self._working[run.id] = task
+        self._idle.clear()
+        task.add_done_callback(partial(self._finished, run.id))
 
     def _finished(self, run_id: str, _task: asyncio.Task[None]) -> None:
         del self._working[run_id]
