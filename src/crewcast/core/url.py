@@ -72,7 +72,12 @@ def _ipv6(text: str) -> str:
     if "%" in text:
         raise ValueError("has an IPv6 address with a zone id, which means nothing outside one machine")
     try:
-        return str(ipaddress.IPv6Address(text))
+        address = ipaddress.IPv6Address(text)
+        if address.ipv4_mapped is None:
+            return str(address)
+        # Python 3.13 writes these with dots. A host has one spelling whatever runs us: its secret depends on it.
+        last = int(address) & 0xFFFFFFFF
+        return f"::ffff:{last >> 16:x}:{last & 0xFFFF:x}"
     except ValueError as e:
         raise ValueError("has an IPv6 address that is not valid") from e
 

@@ -27,6 +27,19 @@ HEADERS = [(b"content-type", b"application/json"), (b"webhook-id", b"evt_0_1")]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
+_MAY_SIGN = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 class Peer:
     """One accepted connection. `number` counts from 1."""
 
@@ -212,7 +225,14 @@ class Authority:
             .not_valid_before(now - 60 * day)
             .not_valid_after(now + days * day)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            # Newer Pythons ask for what real authorities always write.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
         )
+        if authority:
+            builder = builder.add_extension(_MAY_SIGN, critical=True)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())
