@@ -67,10 +67,6 @@ class Worker:
         for folder in (data / "logs", data / "storage"):
             make_private(folder)
 
-    @property
-    def running(self) -> int:
-        return len(self._working)
-
     async def run(self) -> None:
         """Claims and works until cancelled. An error of the store is waited out, never fatal."""
         async with asyncio.TaskGroup() as group:

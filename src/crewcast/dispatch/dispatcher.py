@@ -70,10 +70,6 @@ class Dispatcher:
         self._origins: dict[str, _Origin] = {}
         store.listen(self._on_hint)
 
-    @property
-    def active_lanes(self) -> int:
-        return len(self._active)
-
     async def run(self) -> None:
         """Claims and sends until cancelled. An error of the store is waited out, never fatal."""
         async with asyncio.TaskGroup() as group:
