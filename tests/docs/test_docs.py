@@ -108,7 +108,7 @@ def test_the_example_of_a_kickoff_can_be_started():
     [block] = blocks(section("api.md", "`POST /kickoff`"), "sh")
     body = re.search(r"-d '(.*)'", block, re.DOTALL)
     assert body is not None
-    crew = amp.CrewInputs(["audience", "topic"])
+    crew = amp.CrewInputs(["audience", "topic"], ["audience", "topic"])
     policy = EgressPolicy(allow_http=True, allow_loopback=True)
     kickoff = amp.parse_kickoff(body[1].encode(), crew, policy.check_url)
     assert (len(kickoff.lanes), kickoff.warnings) == (3, [])
@@ -141,7 +141,11 @@ def test_the_table_of_errors_has_every_error():
 def test_the_example_of_an_error_is_what_is_answered():
     [example] = blocks(section("api.md", "Errors"), "json")
     with pytest.raises(amp.Problem) as caught:
-        amp.parse_kickoff(b'{"inputs": {"topic": "x"}}', amp.CrewInputs(["audience", "topic"]), nowhere)
+        amp.parse_kickoff(
+            b'{"inputs": {"topic": "x"}}',
+            amp.CrewInputs(["audience", "topic"], ["audience", "topic"]),
+            nowhere,
+        )
     assert json.loads(example) == caught.value.body
 
 

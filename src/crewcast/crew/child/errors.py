@@ -4,6 +4,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from .advice import advice
 from .wire import clean, text
 
 OURS = Path(__file__).resolve().parent
@@ -18,7 +19,7 @@ class ProjectError(Exception):
 
 
 def summary(error: BaseException, root: str) -> str:
-    """`ValueError: too short (src/pkg/crew.py:12)`."""
+    """`ValueError: too short (src/pkg/crew.py:12)`, and what to do about it where that is known."""
     message = text(error)
     if isinstance(error, ProjectError):
         return message
@@ -28,7 +29,10 @@ def summary(error: BaseException, root: str) -> str:
     name = type(error).__name__
     headline = name + ": " + message if message else name
     place = _place(error, root)
-    return clean(headline + " (" + place + ")" if place and place not in headline else headline)
+    if place and place not in headline:
+        headline += " (" + place + ")"
+    remedy = advice(error, message, root)
+    return clean(headline + "; " + remedy if remedy else headline)
 
 
 def report(error: BaseException) -> str:
