@@ -14,7 +14,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -41,7 +41,7 @@ from crewcast.store.sqlite import SQLiteStore
 log = logging.getLogger("crewcast")
 
 Announce = Callable[[str, str], None]  # url, token
-Projects = Mapping[str, Project]  # by the argument that named each
+Projects = Sequence[tuple[str, Project]]  # each with the argument that named it
 
 LOOK_FOR_EDITS_EVERY = SECOND // 2
 
@@ -161,7 +161,7 @@ class _Node:
         self._settings = settings
         self.hosts: dict[str, Host] = {}
         self.crews: dict[str, ServedCrew] = {}
-        for argument, project in projects.items():
+        for argument, project in projects:
             python = environment.interpreter(project.root, settings.python)
             host = self.hosts.setdefault(python, Host(python, environment.variables(os.environ, python)))
             self.crews[project.name] = ServedCrew(project, host, stub_llm, argument if dev else None)

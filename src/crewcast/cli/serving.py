@@ -19,13 +19,13 @@ def run(args: argparse.Namespace) -> int:
 
     settings = config.load(args.command, vars(args), os.environ)
     projects = _projects(args.projects or ["."])
-    names = [project.name for project in projects.values()]
+    names = [project.name for _, project in projects]
     _check_default(settings, names)
     log_to_stderr(settings.log_level)
 
     def announce(url: str, token: str) -> None:
         if args.command == "dev":
-            print(_banner(list(projects.values()), settings, url, token), flush=True)
+            print(_banner([project for _, project in projects], settings, url, token), flush=True)
         else:
             print(f"crewcast serves {', '.join(names)} at {url}", file=sys.stderr, flush=True)
 
@@ -33,20 +33,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _projects(arguments: list[str]) -> dict[str, Project]:
+def _projects(arguments: list[str]) -> list[tuple[str, Project]]:
     """Each argument's project. One that cannot be recognised does not stop the others: it is served as not loadable."""
-    found: dict[str, Project] = {}
+    found: list[tuple[str, Project]] = []
     problems: list[UsageError] = []
     for argument in arguments:
         try:
-            found[argument] = discover(argument)
+            found.append((argument, discover(argument)))
         except UsageError as e:
             problems.append(e)
-            found[argument] = unrecognised(argument, e)
+            found.append((argument, unrecognised(argument, e)))
     if len(problems) == len(found):
         raise problems[0]
     names: dict[str, str] = {}
-    for argument, project in found.items():
+    for argument, project in found:
         if project.name in names:
             raise UsageError(
                 f"{names[project.name]} and {argument} are both called {project.name}: "

@@ -1,12 +1,16 @@
 """What to do about an error, in half a sentence, and about a CrewAI that is not the one that was asked for."""
 
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 # What libraries say of a key that they miss names its variable.
 KEY = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_(?:API_KEY|KEY|TOKEN|ACCESS_KEY_ID)\b")
+# CrewAI names the extra that brings a provider's client.
+EXTRA = re.compile(r"""uv add ['"](crewai\[[\w-]+\])['"]""")
 MISSING = re.compile(
     r"required|missing|not (?:set|found|provided)|must be set|set the|no api key|environment", re.IGNORECASE
 )
@@ -18,17 +22,30 @@ def advice(error: BaseException, message: str, root: str) -> str:
         return "install it for this project: " + _install(error.name, root)
     if isinstance(error, EOFError):
         return "it reads from a terminal, and a server has none"
+    extra = EXTRA.search(message)
+    if extra is not None:
+        return "install it for this project: " + _pip("'" + extra.group(1) + "'")
     keys = sorted(set(KEY.findall(message)))
-    if keys and MISSING.search(message):
-        return (
-            "set "
-            + " or ".join(keys)
-            + " in "
-            + str(Path(root, ".env"))
-            + " or in the server's environment; "
-            "`crewcast dev --stub-llm` needs no key"
-        )
+    if keys and (MISSING.search(message) or isinstance(error, KeyError)):
+        return _set_keys(keys)
     return ""
+
+
+def missing_keys(crew: Any) -> list[str]:
+    """A warning for models of OpenAI without a key: CrewAI itself looks at the first call, others when they are built."""
+    without = sorted(
+        {
+            str(agent.llm.model)
+            for agent in crew.agents
+            if type(getattr(agent, "llm", None)).__name__ == "OpenAICompletion"
+            and not getattr(agent.llm, "api_key", None)
+            and not os.environ.get("OPENAI_API_KEY")
+        }
+    )
+    if not without:
+        return []
+    models = ", ".join(without)
+    return ["OPENAI_API_KEY is not set, and agents use " + models + ": " + _set_keys(["OPENAI_API_KEY"])]
 
 
 def pins() -> list[str]:
@@ -70,14 +87,27 @@ def _is_the_projects(module: str, root: str) -> bool:
     )
 
 
+def _set_keys(keys: list[str]) -> str:
+    named = " or ".join(keys)
+    return (
+        "set "
+        + named
+        + " in the project's .env or in the server's environment; `crewcast dev --stub-llm` needs no key"
+    )
+
+
 def _install(module: str, root: str) -> str:
+    if Path(root, "requirements.txt").is_file():
+        return _pip("-r " + str(Path(root, "requirements.txt")))
+    if Path(root, "pyproject.toml").is_file():
+        return _pip(root)
+    return _pip(module.partition(".")[0]) + " (or whatever the package with this module is called)"
+
+
+def _pip(what: str) -> str:
     # An environment that uv made has no pip in it.
     has_pip = importlib.util.find_spec("pip") is not None
-    pip = "`" + (
+    installer = (
         sys.executable + " -m pip install " if has_pip else "uv pip install --python " + sys.executable + " "
     )
-    if Path(root, "requirements.txt").is_file():
-        return pip + "-r " + str(Path(root, "requirements.txt")) + "`"
-    if Path(root, "pyproject.toml").is_file():
-        return pip + root + "`"
-    return pip + module.partition(".")[0] + "` (or whatever the package with this module is called)"
+    return "`" + installer + what + "`"

@@ -60,7 +60,8 @@ def _describe(loaded: project.Loaded) -> dict[str, Any]:
             "tasks": crews.tasks_of(value),
             "before_kickoff": bool(value.before_kickoff_callbacks),
         }
-    return {"op": "described", **shape, "warnings": [*loaded.warnings, *advice.pins()]}
+    keys = [] if flows.is_flow(value) else advice.missing_keys(value)
+    return {"op": "described", **shape, "warnings": [*loaded.warnings, *advice.pins(), *keys]}
 
 
 def _run(
