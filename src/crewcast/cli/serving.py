@@ -67,9 +67,8 @@ def _banner(projects: list[Project], settings: Settings, url: str, token: str) -
     named = next((project for project in projects if project.name == settings.default_crew), projects[0])
     served, choice, path = f"{named.name} is served at {url}", "", "/kickoff"
     if len(projects) > 1:
-        served = (
-            f"{len(projects)} crews are served at {url}: {', '.join(project.name for project in projects)}"
-        )
+        names = ", ".join(project.name for project in projects)
+        served = f"{len(projects)} crews are served at {url}\n  {names}"
         if settings.default_crew is None:
             choice, path = f" --crew {named.name}", f"/crews/{named.name}/kickoff"
     inputs = likely_inputs(named)

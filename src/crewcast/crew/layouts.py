@@ -40,6 +40,13 @@ def outline(file: Path) -> Outline:
     found = Outline()
     found.relative = any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
     flows: set[str] = set()
+    # A script may call what it has defined above.
+    kicking = _KICKOFFS | {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and any(_calls(part, _KICKOFFS) for part in ast.walk(node))
+    }
     for statement in _top_level(tree.body):
         match statement:
             case ast.ClassDef():
@@ -51,7 +58,7 @@ def outline(file: Path) -> Outline:
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 _value(name, value, flows, found)
         if not isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            found.kicks_off |= any(_calls(node, _KICKOFFS) for node in ast.walk(statement))
+            found.kicks_off |= any(_calls(node, kicking) for node in ast.walk(statement))
     guarded = any(_is_guard(statement) for statement in tree.body)
     found.script = found.kicks_off or (guarded and any(_calls(node, _KICKOFFS) for node in ast.walk(tree)))
     return found

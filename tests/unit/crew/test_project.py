@@ -101,6 +101,10 @@ def test_the_name_comes_from_the_argument_or_pyproject_or_the_folder(tmp_path):
             {"main.py": 'from team import it\nif __name__ == "__main__":\n    it.kickoff(inputs={})\n'},
             ("object", "main", ".", "", ""),
         ),
+        (
+            {"main.py": "def go(x):\n    Crew(agents=[]).kickoff()\ntry:\n    go(1)\nfinally:\n    pass\n"},
+            ("object", "main", ".", "", ""),
+        ),
         ({"odd.py": HAND_MADE}, ("object", "odd", ".", "crew", "")),
         # No Python: loading it will tell the error.
         ({"src/pkg/crew.py": "def (:\n"}, ("classic", "pkg.crew", "src", "", "")),
