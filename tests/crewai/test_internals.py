@@ -7,12 +7,14 @@ import inspect
 import os
 import re
 import threading
+import types
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
 
-from crewcast.crew.child import events, preload
+from crewcast.crew.child import crews, events, preload
 from crewcast.crew.child.events import EXTRACTORS
 
 ANY_TASK = {"description": "D", "expected_output": "E"}
@@ -180,6 +182,8 @@ FIELDS = {
     "tool_usage_error": {"task_id", "agent_role", "tool_name", "tool_args", "error", "started_event_id"},
     "tool_validate_input_error": {"task_id", "agent_role", "tool_name", "tool_args", "error"},
     "tool_selection_error": {"task_id", "agent_role", "tool_name", "tool_args", "error"},
+    "tool_failure_detected": {"task_id", "agent_role", "agent", "tool_name", "tool_args", "failure"},
+    "agent_logs_execution": {"task_id", "agent_role", "formatted_answer"},
     "agent_reasoning_completed": {"task_id", "agent_role", "plan"},
 }
 
@@ -232,6 +236,51 @@ def test_native_tool_events_come_from_an_executor_that_knows_its_agent():
     assert "agent" in executor.model_fields
 
 
+def test_an_event_of_a_model_names_the_agent_that_it_was_called_for():
+    """Where CrewAI calls a model for itself (memory, knowledge, converters, summaries), it passes none."""
+    llm_events = importlib.import_module("crewai.events.types.llm_events")
+    agent = types.SimpleNamespace(id="1", role="R")
+    fields = {"call_id": "1", "response": "", "call_type": llm_events.LLMCallType.LLM_CALL}
+    assert llm_events.LLMCallCompletedEvent(from_agent=agent, **fields).agent_role == "R"
+    assert llm_events.LLMCallCompletedEvent(**fields).agent_role is None
+
+
+@pytest.mark.parametrize(
+    ("module", "calls"),
+    [
+        ("crewai.memory.analyze", 8),
+        ("crewai.memory.recall_flow", 1),
+        ("crewai.utilities.converter", 6),
+        ("crewai.llms.context_window", 1),
+    ],
+)
+def test_what_crewai_asks_a_model_for_itself_names_no_agent(module, calls):
+    source = inspect.getsource(importlib.import_module(module))
+    found = re.findall(r"llm\.a?call\((.*?)\)", source, re.DOTALL)
+    assert len(found) == calls
+    assert not any("from_agent" in arguments for arguments in found)
+
+
+def test_a_plan_is_asked_for_as_the_arguments_of_this_function():
+    handler = importlib.import_module("crewai.utilities.reasoning_handler")
+    assert handler.FUNCTION_SCHEMA["function"]["name"] == events.PLAN_FUNCTION
+
+
+def test_arguments_that_are_no_json_have_a_code_of_their_own():
+    utilities = importlib.import_module("crewai.utilities.agent_utils")
+    _, error = utilities.parse_tool_call_args("{not json", "t", "1")
+    assert error["tool_failure"].code == "json_decode_error"
+    assert "JSON" in error["tool_failure"].message
+
+
+def test_an_action_has_what_is_read_and_is_remembered_without_being_kept():
+    parser = importlib.import_module("crewai.agents.parser")
+    action = parser.AgentAction(thought="", tool="T", tool_input="{}", text="")
+    assert (action.tool, action.tool_input, action.result) == ("T", "{}", None)
+    assert weakref.ref(action)() is action
+    assert not hasattr(parser.AgentFinish(thought="", output="", text=""), "tool")
+
+
 def test_a_task_has_what_is_read():
     task = importlib.import_module("crewai").Task(name="n", human_input=True, **ANY_TASK)
     assert (task.name, task.human_input, task.agent) == ("n", True, None)
@@ -247,13 +296,52 @@ def test_async_tasks_run_in_the_method_that_is_guarded():
 
 def test_a_crew_has_what_is_read():
     crew_class = importlib.import_module("crewai").Crew
-    assert {"name", "tasks", "stream", "before_kickoff_callbacks"} <= set(crew_class.model_fields)
+    assert {"name", "tasks", "agents", "stream", "before_kickoff_callbacks"} <= set(crew_class.model_fields)
     assert "inputs" in inspect.signature(crew_class.kickoff).parameters
-    assert callable(crew_class.fetch_inputs)
+
+
+@pytest.fixture
+def an_agent(monkeypatch):
+    """CrewAI builds the client of its model at once, and warns of its own fields."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+
+    def an_agent(**texts):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module("crewai").Agent(**texts, llm="openai/gpt-4o")
+
+    return an_agent
+
+
+def test_inputs_are_filled_in_where_they_are_looked_for(an_agent):
+    crewai = importlib.import_module("crewai")
+    names = importlib.import_module("crewai.utilities.string_utils")._VARIABLE_PATTERN.pattern
+    assert names == crews.PLACEHOLDER.pattern
+    texts = {field: f"a {{{field}}}" for field in crews.OF_A_TASK}
+    task = crewai.Task(**texts)
+    task.interpolate_inputs_and_add_conversation_history(dict.fromkeys(crews.OF_A_TASK, "X"))
+    assert {getattr(task, field) for field in crews.OF_A_TASK} == {"a X"}
+    texts = {field: f"a {{{field}}}" for field in crews.OF_AN_AGENT}
+    agent = an_agent(**texts)
+    agent.interpolate_inputs(dict.fromkeys(crews.OF_AN_AGENT, "X"))
+    assert {getattr(agent, field) for field in crews.OF_AN_AGENT} == {"a X"}
+
+
+@pytest.mark.parametrize("field", crews.OF_A_TASK + crews.OF_AN_AGENT)
+def test_a_missing_input_is_told_from_a_value_of_a_wrong_type(field, an_agent):
+    crewai = importlib.import_module("crewai")
+    of_task = {"description": "D", "expected_output": "E", "output_file": "f"}
+    of_agent = {"role": "R", "goal": "G", "backstory": "B"}
+    (of_task if field in of_task else of_agent)[field] = "{n}"
+    crew = types.SimpleNamespace(agents=[an_agent(**of_agent)], tasks=[crewai.Task(**of_task)])
+    for inputs, missing in (({"other": 1}, True), ({"n": object()}, False)):
+        with pytest.raises((KeyError, ValueError)) as raised:
+            crewai.Crew._interpolate_inputs(crew, inputs)
+        assert crews.is_missing_input(raised.value) is missing
 
 
 def test_missing_inputs_are_found_in_the_method_that_is_looked_for():
-    """`job.py` tells a missing input from another ValueError by this frame."""
+    """A missing input is told from another ValueError by this frame."""
     assert callable(importlib.import_module("crewai").Crew._interpolate_inputs)
     usage = importlib.import_module("crewai.crews.utils")
     assert "crew._interpolate_inputs(" in inspect.getsource(usage.prepare_kickoff)

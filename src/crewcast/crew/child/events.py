@@ -6,9 +6,11 @@ function to `EXTRACTORS`: it copies what is needed (events are live objects) and
 
 import importlib
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from .channel import Channel
@@ -20,6 +22,10 @@ from .wire import as_text, text
 Fields = dict[str, Any]
 
 
+# CrewAI has a model write its plan as the arguments of this function; `agent_reasoning_completed` brings it.
+PLAN_FUNCTION = "create_reasoning_plan"
+
+
 class Refused(BaseException):
     """Ends a run that a server cannot go on with. No Exception: CrewAI would have the agent try again."""
 
@@ -27,7 +33,8 @@ class Refused(BaseException):
 class Sink:
     """Hears every event. It raises nothing but Refused: CrewAI would take that for the agent's failure and try again.
 
-    `flow` is the flow that is run, if it is one: its crews' tasks and its methods are the run's tasks.
+    `flow` is the flow that is run, if it is one: its crews' tasks and its methods are the run's tasks. Make it in the
+    thread that kicks off.
     """
 
     def __init__(self, channel: Channel, book: TaskBook, flow: Any = None) -> None:
@@ -36,26 +43,42 @@ class Sink:
         self.methods = Methods(book)
         self.calls = OpenCalls()
         self._channel = channel
+        # Lines leave in the order in which what they tell was noted here: no step slips in behind the end of its task.
+        self._order = threading.RLock()
+        self._over = False
 
     def __call__(self, source: Any, event: Any) -> None:
+        extract = EXTRACTORS.get(event.type)
+        if extract is None or self._channel.closed:
+            return
+        number = None
         try:
-            extract = EXTRACTORS.get(event.type)
-            fields = extract(self, source, event) if extract is not None else None
-            if fields is not None:
-                self._send(fields.pop("type", event.type), fields)
+            with self._order:
+                fields = None if self._over else extract(self, source, event)
+                if fields is not None:
+                    number = self._send(fields.pop("type", event.type), fields)
         except Exception:
             sys.stderr.write("crewcast: an event of CrewAI could not be read\n")
             traceback.print_exc()
+        if number is not None:
+            self._channel.wait(number)
+
+    def close(self, reason: str) -> list[dict[str, Any]]:
+        """Tell nothing more, once each call that is still open has its result. Returns the tasks that are done."""
+        with self._order:
+            self.abandon_calls(None, reason)
+            self._over = True
+            return self.book.finished()
 
     def place(self, uuid: Any) -> str | None:
         """The task that an event belongs to: its own; for delegated work and nested crews the one around it; else
-        the flow's method. In a thread that inherited no context, what is at work.
+        the flow's method. None if it belongs to none, if that one has ended, or if nobody can say which it is.
         """
-        task_id = self.book.known(uuid) or self.book.current()
-        if task_id is not None:
-            return task_id
-        if not self.methods.inside() and (task_id := self.book.newest()) is not None:
-            return task_id
+        task_id = self.book.known(uuid)
+        if task_id is None or not self.book.has_started(task_id):
+            task_id = self.book.current()
+        if task_id:
+            return None if self.book.is_over(task_id) else task_id
         method = self.methods.current()
         if method is None:
             return None
@@ -63,24 +86,33 @@ class Sink:
         return method.task_id()
 
     def nested(self) -> bool:
-        """Whether this code runs inside a task, in a tool say."""
-        return self.book.current() is not None or (
-            not self.methods.inside() and self.book.newest() is not None
-        )
+        """Whether this code runs inside a task, in a tool say, or is left over from one."""
+        return bool(self.book.current())
+
+    def at_work(self, agent: str | None) -> bool:
+        """Whether a call of a model or of a function is a step: an agent's is, and what a flow's method does itself.
+
+        Others serve something else: memory, knowledge, a converter, a tool.
+        """
+        return agent is not None or (not self.nested() and self.methods.current() is not None)
 
     def abandon_calls(self, task_id: str | None, reason: str) -> None:
         """Give the calls that will never end (of one task, or of all) a result."""
         for call in self.calls.abandon(task_id):
             self._send("tool_usage_error", {**_result(call), "args": call.args, "error": reason})
 
-    def _send(self, kind: str, fields: Fields) -> None:
+    def places(self) -> list[ContextVar[Any]]:
+        """What says in a context where in the run its code belongs."""
+        return [self.book.place()]
+
+    def _send(self, kind: str, fields: Fields) -> int | None:
+        """The number to wait for at the end of a task: the crew goes on when the server has committed it."""
         line = {"op": "event", "type": kind, "at": time.time_ns() // 1000}
         line.update((name, value) for name, value in fields.items() if value is not None)
         if kind in TASK_ENDS:
-            # The crew goes on when the server has committed: a task is finished when its checkpoint is.
-            self._channel.send_and_wait(line)
-        else:
-            self._channel.send(line)
+            return self._channel.send_numbered(line)
+        self._channel.send(line)
+        return None
 
 
 def listen(sink: Sink) -> None:
@@ -164,16 +196,15 @@ def _method_execution_failed(sink: Sink, source: Any, event: Any) -> Fields | No
 
 def _task_started(sink: Sink, source: Any, event: Any) -> Fields | None:
     task_id = sink.book.known(event.task_id)
-    if task_id is None:
+    if task_id is None or not sink.book.start(task_id):
         # A crew inside a tool has tasks of its own, which are nobody's business.
         return None
-    sink.book.start(task_id)
     return {"task_id": task_id, "agent": role_of(getattr(source, "agent", None))}
 
 
 def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
     task_id = sink.book.known(event.task_id)
-    if task_id is None:
+    if task_id is None or sink.book.is_over(task_id):
         return None
     sink.abandon_calls(task_id, "the task ended before the tool did")
     seconds = sink.book.seconds(task_id)
@@ -185,7 +216,7 @@ def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
 
 def _task_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
     task_id = sink.book.known(event.task_id)
-    if task_id is None:
+    if task_id is None or sink.book.is_over(task_id):
         return None
     sink.abandon_calls(task_id, "the task failed before the tool ended")
     sink.book.end(task_id)
@@ -200,7 +231,9 @@ def _task_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
     }
 
 
-def _llm_call_completed(sink: Sink, source: Any, event: Any) -> Fields:
+def _llm_call_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
+    if not sink.at_work(_agent_of(source, event)):
+        return None
     response = event.response
     return {
         **_whose(sink, source, event),
@@ -209,7 +242,10 @@ def _llm_call_completed(sink: Sink, source: Any, event: Any) -> Fields:
     }
 
 
-def _tool_usage_started(sink: Sink, source: Any, event: Any) -> Fields:
+def _tool_usage_started(sink: Sink, source: Any, event: Any) -> Fields | None:
+    if event.tool_name == PLAN_FUNCTION or not sink.at_work(_agent_of(source, event)):
+        return None
+    sink.calls.report(getattr(source, "action", None))
     call = Call(
         event.event_id, _mode(source), event.tool_name, event.tool_args, **_whose(sink, source, event)
     )
@@ -245,12 +281,40 @@ def _tool_refused(sink: Sink, source: Any, event: Any) -> Fields | None:
         return None
     # The event of an unknown tool has no arguments; the action that was parsed has.
     action = getattr(source, "action", None)
+    sink.calls.report(action)
     return {
         **_whose(sink, source, event),
         "mode": _mode(source),
         "tool": event.tool_name,
         "args": event.tool_args or getattr(action, "tool_input", None) or {},
         "error": _error(event.error),
+    }
+
+
+def _tool_failure_detected(sink: Sink, source: Any, event: Any) -> Fields | None:
+    """A native call whose arguments are no JSON: CrewAI reports no start of it. (All other failures have their own.)"""
+    if getattr(event.failure, "code", None) != "json_decode_error":
+        return None
+    return {
+        **_whose(sink, source, event),
+        "mode": "native",
+        "tool": event.tool_name,
+        "args": event.tool_args,
+        "error": text(event.failure.message),
+    }
+
+
+def _agent_logs_execution(sink: Sink, source: Any, event: Any) -> Fields | None:
+    """A ReAct step whose tool CrewAI answered itself, without a word: the same call again, or one that a hook forbids."""
+    action = event.formatted_answer
+    if not getattr(action, "tool", None) or not sink.calls.report(action):
+        return None
+    return {
+        **_whose(sink, source, event),
+        "mode": "react",
+        "tool": action.tool,
+        "args": action.tool_input,
+        "output": text(action.result or ""),
     }
 
 
@@ -274,22 +338,22 @@ EXTRACTORS: dict[str, Extractor] = {
     "tool_usage_error": _tool_usage_error,
     "tool_validate_input_error": _tool_refused,
     "tool_selection_error": _tool_refused,
+    "tool_failure_detected": _tool_failure_detected,
+    "agent_logs_execution": _agent_logs_execution,
     "agent_reasoning_completed": _agent_reasoning_completed,
 }
 TASK_ENDS = frozenset({"task_completed", "task_failed"})
 
 
 def _whose(sink: Sink, source: Any, event: Any) -> dict[str, str | None]:
-    """The task and the agent of an event.
+    """The task and the agent of an event."""
+    return {"task_id": sink.place(event.task_id), "agent": _agent_of(source, event)}
 
-    The live agent comes first: some events carry the role as it was written, `{topic}` and all.
-    """
+
+def _agent_of(source: Any, event: Any) -> str | None:
+    """The live agent comes first: some events carry the role as it was written, `{topic}` and all."""
     agent = role_of(getattr(event, "agent", None)) or role_of(getattr(source, "agent", None))
-    if agent is None and event.agent_role:
-        agent = text(event.agent_role).strip()
-    task = getattr(event, "task", None)
-    uuid = event.task_id or getattr(task, "id", None)
-    return {"task_id": sink.place(uuid), "agent": agent or role_of(getattr(task, "agent", None))}
+    return agent or text(event.agent_role or "").strip() or None
 
 
 def _mode(source: Any) -> str:

@@ -4,7 +4,7 @@ import importlib
 import time
 from typing import Any
 
-from . import advice, crews, errors, events, flows, project
+from . import advice, crews, errors, events, flows, project, threads
 from .channel import Channel
 from .tasks import TaskBook
 
@@ -81,25 +81,27 @@ def _run(
     book = TaskBook([] if is_flow else value.tasks)
     sink = events.Sink(channel, book, value if is_flow else None)
     events.listen(sink)
+    threads.inherit(sink.places())
     crews.release_async_tasks()
     channel.send({"op": "started", "tasks": None if is_flow else book.overview()})
     begin = time.monotonic()
     try:
         output, usage = flows.kick_off(value, inputs) if is_flow else crews.kick_off(value, inputs)
     except events.Refused as error:
-        sink.abandon_calls(None, "the run ended before the tool did")
-        return _failed("refused", str(error), "", book.finished(), _since(begin))
+        done = sink.close("the run ended before the tool did")
+        return _failed("refused", str(error), "", done, _since(begin))
     except BaseException as error:
-        sink.abandon_calls(None, "the run failed before the tool ended")
+        done = sink.close("the run failed before the tool ended")
         kind, hint = "crew", ""
-        if errors.has_frame(error, "_interpolate_inputs") and not book.any_started():
+        if crews.is_missing_input(error) and not book.any_started():
             kind, hint = "input", _takes(description)
         summary = errors.summary(error, root) + hint
-        return _failed(kind, summary, errors.report(error), book.finished(), _since(begin))
+        return _failed(kind, summary, errors.report(error), done, _since(begin))
+    done = sink.close("the run ended before the tool did")
     return {
         "op": "finished",
         "output": output,
-        "tasks": book.finished(),
+        "tasks": done,
         "seconds": _since(begin),
         "usage": None if usage is None else dict(usage),
     }

@@ -8,6 +8,9 @@ from typing import Any
 
 from .wire import text
 
+# What a context says that is in no task: the main thread's between two tasks, and those that began there.
+NOWHERE = ""
+
 
 def stable_ids(tasks: Sequence[Any], first: int = 1, taken: Iterable[str] = ()) -> list[str]:
     """A task's name, or `task-<n>` counted from `first`; one that is `taken` gets `-2`, `-3`.
@@ -45,10 +48,12 @@ class TaskBook:
         self._crew_tasks = 0
         self._by_uuid: dict[str, str] = {}
         self._started: dict[str, float] = {}
-        self._open: dict[str, None] = {}
+        self._open: set[str] = set()
+        self._ended: set[str] = set()
         self._finished: dict[str, dict[str, Any]] = {}
-        # Set when a task starts, in the context that its agents, tools and threads inherit.
+        # Set when a task starts, in the context that its agents, tools and their threads inherit.
         self._current: ContextVar[str | None] = ContextVar("crewcast_current_task", default=None)
+        self._current.set(NOWHERE)
         self._lock = threading.Lock()
         self.add(tasks)
 
@@ -76,20 +81,28 @@ class TaskBook:
         return self._by_uuid.get(str(uuid))
 
     def current(self) -> str | None:
-        """The task that this code runs in: known by the context, which tools and their threads inherit."""
-        task_id = self._current.get()
-        return task_id if task_id in self._open else None
+        """The task that this code runs in, even one that has ended; NOWHERE; None where nobody can say."""
+        return self._current.get()
 
-    def newest(self) -> str | None:
-        """The task that started last of those that have not ended: the best guess where the context says nothing."""
-        with self._lock:
-            return next(reversed(self._open), None)
+    def place(self) -> ContextVar[str | None]:
+        """What says in a context which task it runs in."""
+        return self._current
 
-    def start(self, task_id: str) -> None:
-        self._current.set(task_id)
+    def has_started(self, task_id: str) -> bool:
+        return task_id in self._started or task_id in self._ended
+
+    def is_over(self, task_id: str) -> bool:
+        return task_id in self._ended
+
+    def start(self, task_id: str) -> bool:
+        """Whether this is the task's one beginning; a callback may run the same crew again."""
         with self._lock:
+            if self.has_started(task_id):
+                return False
             self._started[task_id] = time.monotonic()
-            self._open[task_id] = None
+            self._open.add(task_id)
+        self._current.set(task_id)
+        return True
 
     def seconds(self, task_id: str) -> float:
         with self._lock:
@@ -98,7 +111,10 @@ class TaskBook:
 
     def end(self, task_id: str) -> None:
         with self._lock:
-            self._open.pop(task_id, None)
+            self._open.discard(task_id)
+            self._ended.add(task_id)
+        if self._current.get() == task_id:
+            self._current.set(NOWHERE)
 
     def finish(self, task_id: str, agent: str | None, output: str, seconds: float) -> None:
         self.end(task_id)

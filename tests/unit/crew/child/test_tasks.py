@@ -1,13 +1,14 @@
 """Task ids that survive a rebuild of the crew, and what is known of each task."""
 
 import contextvars
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from crewcast.crew.child.tasks import TaskBook, role_of, stable_ids
+from crewcast.crew.child.tasks import NOWHERE, TaskBook, role_of, stable_ids
 
 
 @dataclass
@@ -50,18 +51,40 @@ def test_no_agent_has_no_role():
     assert role_of(None) is None
 
 
-def test_a_task_is_current_where_it_started_and_until_it_ends():
+def in_a_new_thread(function):
+    """What it returns in a thread that inherits no context."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join(30)
+    return found[0]
+
+
+def test_a_task_is_current_where_it_started_and_in_what_it_leaves_behind():
     tasks = [Task("a"), Task("b")]
     book = TaskBook(tasks)
     assert not book.any_started()
-    assert (book.current(), book.newest()) == (None, None)
+    assert book.current() == NOWHERE
     book.start("a")
-    contextvars.copy_context().run(book.start, "b")
-    assert (book.current(), book.newest()) == ("a", "b")
+    beside, left = contextvars.copy_context(), contextvars.copy_context()
+    beside.run(book.start, "b")
+    assert (book.current(), beside.run(book.current)) == ("a", "b")
     book.end("a")
-    assert (book.current(), book.newest()) == (None, "b")
+    assert (book.current(), beside.run(book.current), left.run(book.current)) == (NOWHERE, "b", "a")
+    assert [book.is_over(task_id) for task_id in "ab"] == [True, False]
+    assert in_a_new_thread(book.current) is None
     assert book.known(str(tasks[0].id)) == "a"
     assert book.known("unknown") is None
+
+
+def test_a_task_starts_once():
+    book = TaskBook([Task("a"), Task("b")])
+    assert (book.start("a"), book.start("a")) == (True, False)
+    book.end("a")
+    # One that failed before it began has ended all the same.
+    book.end("b")
+    assert (book.start("a"), book.start("b")) == (False, False)
+    assert book.current() == NOWHERE
 
 
 def test_a_crew_that_is_kicked_off_again_has_tasks_of_its_own():

@@ -1,0 +1,461 @@
+"""Crews of every shape that CrewAI has: what subscribers are told of them is true, in order and once."""
+
+import json
+import time
+
+import pytest
+
+SHAPES = """
+from crewai import Agent, Crew, Process, Task
+from crewai.tasks.conditional_task import ConditionalTask
+from pydantic import BaseModel
+
+class Facts(BaseModel):
+    n: int
+
+def delegate(name, to):
+    return use(name, task="do it", question="why?", context="now", coworker=to)
+"""
+
+
+@pytest.fixture
+def tell(run):
+    return lambda code, **fields: run(SHAPES + code, **fields)
+
+
+# Who does the work
+
+
+def test_a_manager_of_its_own_delegates_in_every_task(tell):
+    told = tell("""
+def build():
+    worker = agent(answer("found"), answer("because"), role="Worker")
+    boss = agent(
+        delegate("delegate_work_to_coworker", "Worker"), answer("one is done"),
+        delegate("ask_question_to_coworker", "Worker"), answer("two is done"), role="Boss")
+    one, two = (Task(name=name, description="D", expected_output="E", agent=worker) for name in ("one", "two"))
+    return Crew(agents=[worker], tasks=[one, two], process=Process.hierarchical, manager_agent=boss)
+""")
+    for task_id, tool, said in (
+        ("one", "delegate_work_to_coworker", "found"),
+        ("two", "ask_question_to_coworker", "because"),
+    ):
+        assert told.story(task_id) == [
+            f"Boss thought I need {tool}.",
+            f"Boss tool_call {tool}",
+            "Worker thought I know.",
+            f"Boss tool_result {said}",
+            "Boss thought I know.",
+        ]
+    assert told.outputs() == {"one": "one is done", "two": "two is done"}
+    assert {task["agent"] for task in told.tasks} == {"Boss"}
+
+
+def test_an_agent_of_a_sequential_crew_delegates(tell):
+    told = tell("""
+def build():
+    helper = agent(answer("helped"), answer("on my own"), role="Helper")
+    lead = agent(delegate("delegate_work_to_coworker", "Helper"), answer("led"), role="Lead", allow_delegation=True)
+    return crew(task(lead, "lead"), task(helper, "help"))
+""")
+    assert told.story("lead") == [
+        "Lead thought I need delegate_work_to_coworker.",
+        "Lead tool_call delegate_work_to_coworker",
+        "Helper thought I know.",
+        "Lead tool_result helped",
+        "Lead thought I know.",
+    ]
+    assert told.story("help") == ["Helper thought I know."]
+    assert told.outputs() == {"lead": "led", "help": "on my own"}
+
+
+# Tasks side by side
+
+
+def test_a_task_has_the_tasks_beside_it_as_context(tell):
+    told = tell("""
+def build():
+    one, two = (task(agent(answer(role), role=role), role.lower(), async_execution=True) for role in "AB")
+    return crew(one, two, task(agent(answer("C"), role="C"), "c", context=[one, two]))
+""")
+    assert told.outputs() == {"a": "A", "b": "B", "c": "C"}
+    assert told.tasks[-1]["task_id"] == "c"
+    assert told.output == "C"
+
+
+def test_the_last_task_runs_beside_the_end_of_the_crew(tell):
+    told = tell("""
+def build():
+    return crew(task(agent(answer("A")), "a"), task(agent(answer("B")), "b", async_execution=True))
+""")
+    assert told.ends() == [("a", "completed", "A"), ("b", "completed", "B")]
+    assert told.output == "B"
+
+
+def test_a_task_that_fails_beside_another_fails_the_run_after_it(tell):
+    told = tell("""
+import threading
+b_is_done = threading.Event()
+def fail():
+    b_is_done.wait(30)
+    raise RuntimeError("down")
+def build():
+    a, b = agent(fail, role="A", max_retry_limit=0), agent(answer("B"), role="B")
+    return crew(
+        task(a, "a", async_execution=True),
+        task(b, "b", async_execution=True, callback=lambda _: b_is_done.set()),
+        task(agent(answer("C")), "c"),
+    )
+""")
+    ends = [("a", "error", "down"), ("b", "completed", "B")]
+    assert sorted(told.ends()) == ends
+    assert told.error.startswith("RuntimeError: down")
+
+
+def test_a_task_that_the_end_of_the_run_cuts_off_is_not_told(tell):
+    """It neither failed nor came to an end: the crew event says what happened."""
+    begin = time.monotonic()
+    told = tell("""
+import threading
+b_works = threading.Event()
+def fail():
+    b_works.wait(30)
+    raise RuntimeError("down")
+def work():
+    b_works.set()
+    threading.Event().wait(30)
+def build():
+    a, b = agent(fail, role="A", max_retry_limit=0), agent(work, role="B")
+    return crew(
+        task(a, "a", async_execution=True), task(b, "b", async_execution=True), task(agent(answer("C")), "c"))
+""")
+    assert told.ends() == [("a", "error", "down")]
+    assert told.crew["status"] == "error"
+    assert time.monotonic() - begin < 20
+
+
+# Tasks that may be left out
+
+
+def test_a_conditional_task_waits_for_those_beside_it(tell):
+    told = tell("""
+def build():
+    on_a = lambda output: "A" in output.raw
+    return crew(
+        task(agent(answer("A")), "a", async_execution=True),
+        ConditionalTask(name="b", description="d", expected_output="e", agent=agent(answer("B")), condition=on_a),
+        task(agent(answer("C")), "c"))
+""")
+    assert told.ends() == [("a", "completed", "A"), ("b", "completed", "B"), ("c", "completed", "C")]
+
+
+@pytest.mark.parametrize(("place", "output"), [(1, "C"), (2, "C")], ids=["in between", "last"])
+def test_a_conditional_task_that_is_left_out_is_not_told(tell, place, output):
+    """CrewAI emits nothing for it, and it did nothing: no events, and no place among the results.
+
+    (CrewOutput has an empty output in its place; told as completed, it would say that work was done.)
+    """
+    told = tell(f"""
+def build():
+    tasks = [task(agent(answer("A")), "a"), task(agent(answer("C")), "c")]
+    never = ConditionalTask(
+        name="b", description="d", expected_output="e", agent=agent(answer("B")), condition=lambda _: False)
+    tasks.insert({place}, never)
+    return crew(*tasks)
+""")
+    assert told.ends() == [("a", "completed", "A"), ("c", "completed", "C")]
+    assert told.output == output
+    assert len(told.lines[0]["tasks"]) == 3
+
+
+def test_what_a_condition_asks_an_agent_belongs_to_no_task(tell):
+    told = tell("""
+def build():
+    judge = agent(answer("yes"), role="Judge")
+    asked = lambda output: "yes" in judge.kickoff("Shall we?").raw
+    return crew(
+        task(agent(answer("A"), role="A"), "a"),
+        ConditionalTask(
+            name="b", description="d", expected_output="e", agent=agent(answer("B"), role="B"), condition=asked))
+""")
+    assert told.story(None) == ["Judge thought I know."]
+    assert told.story("a") == ["A thought I know."]
+    assert told.story("b") == ["B thought I know."]
+
+
+# Outputs
+
+
+@pytest.mark.parametrize(
+    "guardrails", ["guardrail=check", "guardrails=[check, lambda output: (True, output.raw)]"]
+)
+def test_an_output_that_a_guardrail_sends_back_is_not_told(tell, guardrails):
+    told = tell(f"""
+def check(output):
+    return (True, output.raw) if output.raw == "good" else (False, "do better")
+def build():
+    return crew(task(agent(answer("bad"), answer("good"), role="A"), "a", {guardrails}))
+""")
+    assert told.ends() == [("a", "completed", "good")]
+    assert told.story("a") == ["A thought I know.", "A thought I know."]
+    assert told.output == "good"
+
+
+def test_an_output_that_a_guardrail_changes_is_told_changed(tell):
+    told = tell("""
+def build():
+    return crew(task(agent(answer("raw")), "a", guardrail=lambda output: (True, "changed")))
+""")
+    assert told.ends() == [("a", "completed", "changed")]
+    assert told.output == "changed"
+
+
+def test_a_guardrail_that_refuses_for_good_fails_the_task_and_the_run(tell):
+    told = tell("""
+def build():
+    someone = agent(*[answer("bad")] * 3)
+    never = lambda output: (False, "do better")
+    return crew(task(someone, "a", guardrail=never, guardrail_max_retries=2), task(someone, "b"))
+""")
+    [(task_id, status, error)] = told.ends()
+    assert (task_id, status) == ("a", "error")
+    assert "do better" in error
+    assert error in told.error
+    assert "result" not in told.crew
+
+
+def test_a_guardrail_in_words_is_an_agent_at_work_in_the_task(tell):
+    told = tell("""
+import json
+def verdict(valid):
+    return json.dumps({"valid": valid, "feedback": None if valid else "too short"})
+def build():
+    someone = agent(answer("bad"), verdict(False), answer("good"), verdict(True), role="A")
+    return crew(task(someone, "a", guardrail="must be long"))
+""")
+    assert told.story("a") == [
+        "A thought I know.",
+        'Guardrail Agent thought {"valid": false, "feedback": "too short"}',
+        "A thought I know.",
+        'Guardrail Agent thought {"valid": true, "feedback": null}',
+    ]
+    assert told.ends() == [("a", "completed", "good")]
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["react", "native"])
+@pytest.mark.parametrize("field", ["output_pydantic", "output_json", "response_model"])
+def test_structured_outputs_are_told_as_their_json(tell, native, field):
+    told = tell(f"""
+def build():
+    said = '{{"n": 1}}' if {native} else answer('{{"n": 1}}')
+    return crew(task(agent(said, native={native}), "a", {field}=Facts))
+""")
+    assert json.loads(told.outputs()["a"]) == {"n": 1}
+    assert told.output == told.outputs()["a"]
+
+
+def test_what_a_converter_asks_the_model_is_no_step(tell):
+    """The output is what the agent wrote; what CrewAI converts it to stays with the crew's own code."""
+    told = tell("""
+def build():
+    return crew(task(agent(answer("one fact"), '{"n": 1}', role="A"), "a", output_pydantic=Facts))
+""")
+    assert told.story("a") == ["A thought I know."]
+    assert told.output == "one fact"
+
+
+def test_a_file_is_named_by_an_input(tell, tmp_path):
+    told = tell(
+        """
+def build():
+    return crew(task(agent(answer("about bees")), "a", output_file="out/{topic}.md"))
+""",
+        inputs={"topic": "bees"},
+    )
+    assert told.output == "about bees"
+    assert (tmp_path / "out/bees.md").read_text() == "about bees"
+
+
+# Around the crew
+
+
+def test_inputs_of_any_type_are_filled_in(tell):
+    told = tell(
+        """
+def build():
+    brief = '{n} {flag} {nothing} {many} {deep} {"title": "..."}'
+    return crew(task(agent(lambda: answer(work.description)), "a", description=brief))
+def crew(*tasks, make=crew):
+    global work
+    [work] = tasks
+    return make(*tasks)
+""",
+        inputs={
+            "n": 1.5,
+            "flag": True,
+            "nothing": None,
+            "many": [1, "x"],
+            "deep": {"a": {}},
+            "more": "than asked",
+        },
+    )
+    assert told.output == "1.5 True None [1, 'x'] {'a': {}} " + '{"title": "..."}'
+
+
+def test_a_name_inside_a_sample_of_json_is_an_input(tell):
+    told = tell("""
+def build():
+    return crew(task(agent(answer("x")), "a", description='Like {"title": {topic}, "list": [{"n": 1}]}'))
+""")
+    assert (told.failed["kind"], told.error) == ("input", "topic; the crew takes: topic")
+
+
+def test_inputs_that_are_made_before_the_kickoff(tell):
+    told = tell("""
+def build():
+    made = lambda inputs: {**inputs, "topic": "Bees"}
+    someone = agent(answer("x"), role="{topic} Expert")
+    return crew(task(someone, "a", description="On {topic}"), before_kickoff_callbacks=[made])
+""")
+    assert told.story("a") == ["Bees Expert thought I know."]
+    assert told.crew["result"]["tasks"][0]["agent"] == "Bees Expert"
+
+
+@pytest.mark.parametrize(
+    ("made", "kind", "error"),
+    [
+        ("no_such_thing", "crew", "NameError: name 'no_such_thing' is not defined"),
+        ("inputs", "input", "Missing required template variable"),
+        # It is there, and of a type that CrewAI does not take.
+        ("{'topic': object()}", "crew", "Invalid value for key 'topic': Unsupported type object in inputs"),
+    ],
+)
+def test_a_run_that_fails_before_its_first_task_says_why(tell, made, kind, error):
+    told = tell(
+        f"""
+def before(inputs):
+    return {made}
+def build():
+    return crew(task(agent(answer("x")), "a", description="On {{topic}}"), before_kickoff_callbacks=[before])
+""",
+        inputs={"other": 1},
+    )
+    assert told.failed["kind"] == kind
+    assert error in told.error
+    assert (told.tasks, told.steps) == ([], [])
+
+
+def test_what_an_agent_does_after_the_last_task_belongs_to_no_task(tell):
+    told = tell("""
+def after(result):
+    return crew(task(agent(answer("polished"), role="Editor"), "edit")).kickoff()
+def build():
+    return crew(task(agent(answer("raw"), role="A"), "a"), after_kickoff_callbacks=[after])
+""")
+    assert told.story("a") == ["A thought I know."]
+    assert told.story(None) == ["Editor thought I know."]
+    assert told.outputs() == {"a": "raw"}
+    assert told.output == "polished"
+
+
+def test_a_crew_that_is_run_again_after_its_end_tells_its_tasks_once(tell):
+    told = tell("""
+def build():
+    def again(result):
+        served.after_kickoff_callbacks = []
+        return served.kickoff()
+    served = crew(task(agent(answer("first"), answer("second"), role="A"), "a"), after_kickoff_callbacks=[again])
+    return served
+""")
+    assert told.ends() == [("a", "completed", "first")]
+    assert told.story("a") == ["A thought I know."]
+    assert told.output == "second"
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["in order", "side by side"])
+@pytest.mark.parametrize("place", ["task", "crew"])
+def test_a_task_whose_callback_fails_has_failed(tell, place, beside):
+    told = tell(f"""
+def fail(output):
+    raise ValueError("not " + output.raw)
+def build():
+    of = {{"callback": fail}} if {place == "task"} else {{}}
+    tasks = [task(agent(answer("good")), "a", async_execution={beside}, **of), task(agent(answer("x")), "b")]
+    return crew(*tasks, **({{}} if of else {{"task_callback": fail}}))
+""")
+    assert told.ends() == [("a", "error", "not good")]
+    assert told.error.startswith("ValueError: not good (src/newsroom/crew.py:")
+
+
+def test_a_crew_whose_last_callback_fails_has_its_tasks_done(tell):
+    told = tell("""
+def fail(result):
+    raise ValueError("not good")
+def build():
+    return crew(task(agent(answer("x")), "a"), after_kickoff_callbacks=[fail])
+""")
+    assert told.ends() == [("a", "completed", "x")]
+    assert told.crew["status"] == "error"
+    assert told.error.startswith("ValueError: not good")
+
+
+def test_a_callback_of_a_task_works_within_the_task(tell):
+    told = tell(
+        """
+def ask(output):
+    crew(task(agent(answer("fine"), role="Critic"), "review")).kickoff_for_each([{"n": 1}, {"n": 2}])
+def build():
+    return crew(task(agent(answer("x"), role="A"), "a", callback=ask), task(agent(answer("y"), role="B"), "b"))
+""".replace('answer("fine")', 'answer("fine"), answer("fine")')
+    )
+    assert told.story("a") == ["A thought I know.", "Critic thought I know.", "Critic thought I know."]
+    assert told.outputs() == {"a": "x", "b": "y"}
+
+
+def test_step_callbacks_of_the_project_are_called_all_the_same(tell):
+    told = tell('''
+@tool("Look Up")
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return word.upper()
+def build():
+    react = agent(use("Look Up", word="bee"), answer("x"), tools=[look_up], role="A")
+    native = agent([call("look_up", word="bee")], "y", tools=[look_up], role="B", native=True)
+    return crew(task(react, "a"), task(native, "b"), step_callback=lambda step: print("step", type(step).__name__))
+''')
+    assert "step AgentAction" in told.log
+    assert "step AgentFinish" in told.log
+    assert told.results("Look Up") == told.results("look_up") == ["BEE"]
+
+
+# Many tasks, and no agents
+
+
+def test_thirty_tasks_are_told_in_their_order(tell):
+    told = tell("""
+def build():
+    someone = agent(*[answer(str(n)) for n in range(30)])
+    return crew(*(task(someone, f"t{n}") for n in range(30)))
+""")
+    assert told.ends() == [(f"t{n}", "completed", str(n)) for n in range(30)]
+
+
+def test_a_task_without_an_agent_does_not_load(tell):
+    told = tell("""
+def build():
+    return Crew(agents=[], tasks=[Task(name="a", description="Find bees.", expected_output="E")])
+""")
+    assert told.failed["kind"] == "load"
+    assert "Agent is missing in the task with the following description: Find bees." in told.error
+
+
+def test_a_task_that_loses_its_agent_before_its_turn_fails_the_run(tell):
+    told = tell("""
+def build():
+    def lose(output):
+        last.agent = None
+    last = task(agent(answer("x")), "b", description="Find bees.")
+    return crew(task(agent(answer("x")), "a", callback=lose), last)
+""")
+    assert told.ends() == [("a", "completed", "x")]
+    assert "No agent available for task: Find bees." in told.error
