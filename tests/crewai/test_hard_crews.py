@@ -7,6 +7,8 @@ import pytest
 
 SHAPES = """
 from crewai import Crew, Process, Task
+from crewai.events import crewai_event_bus
+from crewai.events.types.task_events import TaskFailedEvent
 from crewai.tasks.conditional_task import ConditionalTask
 from pydantic import BaseModel
 
@@ -132,6 +134,40 @@ def build():
     assert told.ends() == [("a", "error", "down")]
     assert told.crew["status"] == "error"
     assert time.monotonic() - begin < 20
+
+
+def test_tasks_side_by_side_that_share_an_agent_keep_their_steps(tell):
+    """CrewAI has the agent do one thing at a time, fails the other task, and names it in the steps of the first."""
+    told = tell("""
+import threading
+one_is_refused = threading.Event()
+def work():
+    one_is_refused.wait(30)
+    return answer("done")
+def build():
+    shared = agent(work, role="S", max_retry_limit=0)
+    crewai_event_bus.register_handler(TaskFailedEvent, lambda source, event: one_is_refused.set())
+    return crew(
+        task(shared, "a", async_execution=True), task(shared, "b", async_execution=True),
+        task(agent(answer("C")), "c"))
+""")
+    refused, status, error = told.ends()[0]
+    assert (status, "already running" in error) == ("error", True)
+    # If it is the first, the run ends before the second has answered.
+    works = "b" if refused == "a" else "a"
+    assert told.story(works) in ([["S thought I know."]] if works == "a" else [[], ["S thought I know."]])
+    assert told.story(refused) == [f"S thought The task failed: {error}"]
+    assert told.story(None) == []
+
+
+def test_a_task_that_is_listed_twice_is_two_tasks(tell):
+    told = tell("""
+def build():
+    twice = task(agent(answer("1"), answer("2"), role="A"), "a")
+    return crew(twice, twice)
+""")
+    assert told.outputs() == {"a": "1", "a-2": "2"}
+    assert told.story("a") == told.story("a-2") == ["A thought I know."]
 
 
 # Tasks that may be left out

@@ -140,6 +140,38 @@ def build():
     assert inputs == [{"input": "{not json"}] * 4
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [("SystemExit(3)", "SystemExit: 3"), ("KeyboardInterrupt", "KeyboardInterrupt")],
+    ids=["exit", "interrupt"],
+)
+def test_a_react_tool_that_leaves_the_run_has_not_returned_none(tell, left, said):
+    told = tell(f'''
+@tool("Leave")
+def leave(word: str) -> str:
+    """Leave."""
+    raise {left}
+def build():
+    return crew(task(agent(use("Leave", word="a"), tools=[leave], role="A"), "a"))
+''')
+    assert told.results("Leave") == [f"the tool was left by {said}"]
+    assert told.error.startswith(said)
+    assert told.tasks == []
+
+
+def test_a_tool_that_returns_nothing_has_said_none(tell):
+    told = tell('''
+@tool("Nothing")
+def nothing(word: str) -> None:
+    """Nothing."""
+def build():
+    react = agent(use("Nothing", word="a"), answer("x"), tools=[nothing], role="A")
+    native = agent([call("nothing", word="a")], "y", tools=[nothing], role="B", native=True)
+    return crew(task(react, "a"), task(native, "b"))
+''')
+    assert told.results("Nothing") == told.results("nothing") == ["None"]
+
+
 def test_calls_side_by_side_that_run_or_not_have_a_result_each(tell):
     told = tell("""
 def build():

@@ -71,13 +71,12 @@ class Sink:
             return self.book.finished()
 
     def place(self, uuid: Any) -> str | None:
-        """The task that an event belongs to: its own; for delegated work and nested crews the one around it; else
-        the flow's method. None if it belongs to none, if that one has ended, or if nobody can say which it is.
+        """The task that an event belongs to: the one around it (CrewAI names another for delegated work, and where tasks
+        side by side share an agent); else its own; else the flow's method. None if it belongs to none, or that one has
+        ended.
         """
-        task_id = self.book.known(uuid)
-        if task_id is None or not self.book.has_started(task_id):
-            task_id = self.book.current()
-        if task_id:
+        task_id = self.book.current() or self.book.known(uuid)
+        if task_id is not None and self.book.has_started(task_id):
             return None if self.book.is_over(task_id) else task_id
         method = self.methods.current()
         if method is None:
@@ -264,6 +263,16 @@ def _tool_usage_finished(sink: Sink, source: Any, event: Any) -> Fields | None:
     call = _ended_call(sink, source, event)
     if call is None:
         return None
+    if event.output is None:
+        # CrewAI says so of a tool that SystemExit or the like has left, while that passes; a None of its own is "None".
+        kind, error, _ = sys.exc_info()
+        left = "" if kind is None else " by " + kind.__name__ + ": " + text(error)
+        return {
+            **_result(call),
+            "type": "tool_usage_error",
+            "args": event.tool_args,
+            "error": "the tool was left" + left.rstrip(": "),
+        }
     outcome = {"output": text(event.output), "from_cache": bool(event.from_cache)}
     return {**_result(call), "args": event.tool_args, **outcome}
 

@@ -46,7 +46,8 @@ class TaskBook:
         # By id, in the order in which they became known; the value is the agent.
         self._known: dict[str, str | None] = {}
         self._crew_tasks = 0
-        self._by_uuid: dict[str, str] = {}
+        # Several ids for a task that its crew lists several times.
+        self._by_uuid: dict[str, list[str]] = {}
         self._started: dict[str, float] = {}
         self._open: set[str] = set()
         self._ended: set[str] = set()
@@ -62,9 +63,11 @@ class TaskBook:
         with self._lock:
             ids = stable_ids(tasks, self._crew_tasks + 1, self._known)
             self._crew_tasks += len(ids)
+            own: dict[str, list[str]] = {}
             for task_id, task in zip(ids, tasks, strict=True):
                 self._known[task_id] = role_of(getattr(task, "agent", None))
-                self._by_uuid[str(task.id)] = task_id
+                own.setdefault(str(task.id), []).append(task_id)
+            self._by_uuid.update(own)
 
     def claim(self, name: str) -> str:
         """An id for what is no task of a crew: a flow's method."""
@@ -77,8 +80,9 @@ class TaskBook:
         return [{"task_id": task_id, "agent": agent} for task_id, agent in self._known.items()]
 
     def known(self, uuid: Any) -> str | None:
-        """The id of one of the run's own tasks."""
-        return self._by_uuid.get(str(uuid))
+        """The id of one of the run's own tasks: the first of its ids that has not ended."""
+        ids = self._by_uuid.get(str(uuid), [])
+        return next((task_id for task_id in ids if task_id not in self._ended), ids[-1] if ids else None)
 
     def current(self) -> str | None:
         """The task that this code runs in, even one that has ended; NOWHERE; None where nobody can say."""

@@ -97,6 +97,20 @@ def test_a_crew_that_is_kicked_off_again_has_tasks_of_its_own():
     assert book.claim("save") == "save"
 
 
+def test_a_task_that_its_crew_lists_twice_has_two_ids_in_turn():
+    task, other = Task("a"), Task("b")
+    book = TaskBook([task, other, task])
+    assert book.known(task.id) == "a"
+    book.start("a")
+    book.end("a")
+    assert book.known(task.id) == "a-2"
+    book.end("a-2")
+    assert book.known(task.id) == "a-2"
+    # Kicked off again, whatever became of the first time.
+    book.add([task, other, task])
+    assert [book.known(task.id), book.known(other.id)] == ["a-3", "b-2"]
+
+
 def test_finished_tasks_are_listed_in_the_order_of_the_crew():
     book = TaskBook([Task("a", Agent("A ")), Task("b"), Task("c")])
     assert book.overview() == [
