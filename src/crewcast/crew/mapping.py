@@ -67,13 +67,12 @@ class Mapping:
         text = raw.get("response")
         if not isinstance(text, str) or raw.get("call_type") == "tool_call":
             return []
-        self._said[_speaker(raw)] = text
-        thought = thought_of(text)
+        thought = self._said[_speaker(raw)] = thought_of(text)
         return [self._step(raw, "thought", content=thought)] if thought else []
 
     def _plan(self, raw: JSON) -> list[Draft]:
         plan = raw.get("plan")
-        if not plan or plan == self._said.get(_speaker(raw)):
+        if not plan or _unlabelled(plan) == self._said.get(_speaker(raw)):
             # A model that wrote the plan as plain text has been heard.
             return []
         return [self._step(raw, "thought", content=plan)]
@@ -132,11 +131,15 @@ def thought_of(response: str) -> str:
     A text that has only a final answer is the thought itself: an agent without tools says no more.
     """
     marker = _AFTER_THOUGHT.search(response)
-    thought = _THOUGHT_LABEL.sub("", response[: marker.start()] if marker else response).strip()
+    thought = _unlabelled(response[: marker.start()] if marker else response)
     if thought or marker is None:
         return thought
     label = marker.group().strip().lower()
     return response[marker.end() :].strip() if label.startswith("final") else ""
+
+
+def _unlabelled(text: str) -> str:
+    return _THOUGHT_LABEL.sub("", text).strip()
 
 
 def tool_input(arguments: Any) -> JSON:

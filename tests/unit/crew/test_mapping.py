@@ -145,6 +145,7 @@ def test_a_plan_is_a_thought():
     ("response", "call_type", "who", "told"),
     [
         ("1. look", "llm_call", {}, False),
+        ("Thought: 1. look\n", "llm_call", {}, False),
         ("1. look\n2. see", "llm_call", {}, True),
         ("1. look", "tool_call", {}, True),
         ("1. look", "llm_call", {"agent": "Writer"}, True),
@@ -155,6 +156,16 @@ def test_a_plan_that_its_agent_has_just_said_is_told_once(response, call_type, w
     mapping = Mapping(KICKOFF)
     mapping.drafts(raw("llm_call_completed", response=response, call_type=call_type, **who))
     assert bool(steps(mapping, raw("agent_reasoning_completed", plan="1. look"))) is told
+
+
+def test_a_plan_of_which_a_part_was_told_is_told_whole():
+    mapping, plan = Mapping(KICKOFF), "1. look\nAction: see"
+    assert steps(mapping, raw("llm_call_completed", response=plan, call_type="llm_call")) == [
+        {"type": "thought", "content": "1. look"}
+    ]
+    assert steps(mapping, raw("agent_reasoning_completed", plan=plan)) == [
+        {"type": "thought", "content": plan}
+    ]
 
 
 def test_a_react_step_whose_tool_never_ran_is_told_whole():
