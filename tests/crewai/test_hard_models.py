@@ -102,10 +102,14 @@ def build():
     assert told.error.startswith(f"{error} (src/newsroom/crew.py:")
 
 
-def test_a_model_that_fails_once_is_asked_again(tell):
-    told = tell("""
+@pytest.mark.parametrize("error", ["ConnectionError('no route')", "Limited('too many requests')"])
+def test_a_model_that_fails_once_is_asked_again(tell, error):
+    told = tell(f"""
+class Limited(Exception):
+    status_code = 429
+    headers = {{"retry-after": "0"}}
 def build():
-    replies = [use("Look Up", word="bee"), ConnectionError("no route"), answer("done")]
+    replies = [use("Look Up", word="bee"), {error}, answer("done")]
     return crew(task(agent(*replies, tools=[look_up], role="A"), "a"))
 """)
     assert told.story("a") == [

@@ -331,6 +331,33 @@ def build():
     assert told.outputs() == {"one": "one", "two": "two"}
 
 
+def test_no_step_of_a_busy_thread_slips_in_behind_the_end_of_its_task(tell):
+    told = tell('''
+from crewai.events import crewai_event_bus
+from crewai.events.types.llm_events import LLMCallCompletedEvent, LLMCallType
+def thought():
+    return LLMCallCompletedEvent(agent_role="Busy", call_id="1", response="hm", call_type=LLMCallType.LLM_CALL)
+@tool("Spawn")
+def spawn(word: str) -> str:
+    """Leave busy threads behind."""
+    busy = threading.Semaphore(0)
+    def late():
+        while True:
+            crewai_event_bus.emit(None, thought())
+            busy.release()
+    for _ in range(4):
+        threading.Thread(target=late, daemon=True).start()
+    for _ in range(20):
+        assert busy.acquire(timeout=30)
+    return "spawned"
+def build():
+    tasks = (task(agent(use("Spawn", word="x"), answer("done"), tools=[spawn], role="A"), f"t{n}") for n in range(3))
+    return crew(*tasks)
+''')
+    assert told.outputs() == {"t0": "done", "t1": "done", "t2": "done"}
+    assert all("Busy thought hm" in told.story(task_id) for task_id in ("t0", "t1", "t2", None))
+
+
 def test_a_call_of_no_task_ends_with_the_run(tell):
     told = tell('''
 working = threading.Event()
