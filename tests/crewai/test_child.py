@@ -411,10 +411,11 @@ def test_a_task_beside_goes_on_while_another_waits(host, tmp_path):
     """
     child = host.start(lab(tmp_path, code))
     first = child.until("event", "task_completed")
-    assert (first["task_id"], first["sync"]) == ("one", 1)
-    # Not acknowledged, and yet the other task comes to its own end.
+    # Not acknowledged, and yet the other task comes to its own end. CrewAI calls a task's callback before it says that
+    # the task is done, so either may be the first.
     second = child.until("event", "task_completed")
-    assert (second["task_id"], second["sync"]) == ("two", 2)
+    assert {first["task_id"], second["task_id"]} == {"one", "two"}
+    assert (first["sync"], second["sync"]) == (1, 2)
     child.acknowledge(second)
     assert child.until("finished")["output"] == "3"
 

@@ -183,7 +183,8 @@ def test_versions_are_those_that_are_declared():
     said = f"Python 3.{low} to 3.{int(high) - 1}"
     assert said in prose("projects.md")
     assert said in prose("quickstart.md")
-    [pin] = [line for line in PYPROJECT["dependency-groups"]["dev"] if line.startswith("crewai==")]
+    development = map(str, PYPROJECT["dependency-groups"]["dev"])
+    [pin] = [line for line in development if line.startswith("crewai==")]
     assert f"CrewAI {pin.removeprefix('crewai==')} on Python" in prose("projects.md")
     for extra in re.findall(r"`crewcast\[([\w,]+)\]`", PAGES["quickstart.md"] + PAGES["projects.md"]):
         assert set(extra.split(",")) <= set(PYPROJECT["project"]["optional-dependencies"])
