@@ -62,13 +62,13 @@ _TOP = ("asyncapi", "id", "info", "defaultContentType", "servers", "channels", "
 @cache
 def given() -> JSON:
     """The document that we implement, as given."""
-    return _read("amp-webhooks.asyncapi.yaml")
+    return read("amp-webhooks.asyncapi.yaml")
 
 
 @cache
 def document() -> JSON:
     """The document that we publish: everything of the given one, and what Crewcast adds."""
-    whole = _over(_over(given(), _headers(given())), _read("additions.asyncapi.yaml"))
+    whole = _over(_over(given(), _headers(given())), read("additions.asyncapi.yaml"))
     whole["components"]["schemas"] = whole["components"].pop("schemas")
     return {name: whole[name] for name in _TOP}
 
@@ -130,7 +130,8 @@ def _over(below: JSON, above: JSON, path: str = "") -> JSON:
     return whole
 
 
-def _read(name: str) -> JSON:
+def read(name: str) -> JSON:
+    """A YAML file of this folder."""
     text = resources.files("crewcast.contract").joinpath(name).read_text("utf-8")
     document: JSON = yaml.safe_load(text)
     return document
