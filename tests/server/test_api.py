@@ -166,7 +166,10 @@ def test_a_page_of_the_log_and_one_event(server):
     assert [event["seq"] for event in page] == [3, 4, 5]
     assert server.ask("GET", f"/api/v1/runs/{kickoff_id}/events/3").json == events[2]
     check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events/999"), 404)
-    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events?after=x"), 422)
+    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events?after=x"), 422, field="after")
+    arabic = urllib.parse.quote("\N{ARABIC-INDIC DIGIT THREE}")
+    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events?limit={arabic}"), 422, field="limit")
+    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events/{arabic}"), 404)
 
 
 def stream(server, kickoff_id: str, **headers) -> list[tuple[str, str | None, dict]]:

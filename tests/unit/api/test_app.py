@@ -11,6 +11,7 @@ from crewcast.api.auth import Tokens
 from crewcast.clock import RealClock
 from crewcast.contract import openapi
 from crewcast.core.errors import StoreError
+from crewcast.core.run import new_run
 from tests.support.documents import Promised
 from tests.support.server import Answer
 
@@ -87,3 +88,20 @@ def test_a_defect_is_500_and_says_nothing_of_itself(method, path):
     assert answer.status == 500
     assert b"secret" not in answer.body
     assert Promised(openapi.document()).faults(method, path, answer) == []
+
+
+def test_a_log_that_grows_while_it_is_read_is_answered_as_long_as_it_was(tmp_path):
+    class OneRun:
+        async def run(self, run_id):
+            return new_run(run_id, "odd", b"{}", 0)
+
+    file = tmp_path / "log"
+    file.write_bytes(b"x" * 200_000)
+
+    def grow():
+        with file.open("ab") as log:
+            log.write(b"y" * 1000)
+
+    answer = ask(application(OneRun(), file), "get", "/api/v1/runs/k/logs", before_body=grow)
+    assert (answer.status, answer.headers["content-length"]) == (200, "200000")
+    assert answer.body == b"x" * 200_000
