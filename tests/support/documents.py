@@ -32,7 +32,7 @@ def closed(document: Any) -> Any:
     """The document with no room for fields that it does not name, but where it says that any may be there."""
     document = copy.deepcopy(document)
     schemas = document["components"]["schemas"]
-    bases = {part["$ref"] for schema in schemas.values() for part in schema.get("allOf", ())}
+    bases = {part.get("$ref") for schema in schemas.values() for part in schema.get("allOf", ())}
     for name, schema in schemas.items():
         _close(schema, whole=f"#/components/schemas/{name}" not in bases)
     return document

@@ -201,8 +201,15 @@ class _Document:
 
     def _schema(self, schema: JSON) -> str:
         parts = [_prose(schema.get("description", ""))]
-        if base := schema.get("allOf"):
-            parts.append(f"<p>All of {', '.join(map(self._type, base))}, and:</p>")
+        bases = [part for part in schema.get("allOf", ()) if "$ref" in part]
+        if bases:
+            parts.append(f"<p>All of {', '.join(map(self._type, bases))}, and:</p>")
+        for part in schema.get("allOf", ()):
+            names = [name for choice in part.get("anyOf", ()) for name in choice["required"]]
+            if names:
+                parts.append(
+                    f"<p>{' or '.join(f'<code>{escape(name)}</code>' for name in names)}<em> required</em></p>"
+                )
         rows = list(self._fields(schema))
         if rows:
             parts.append(_table(rows))

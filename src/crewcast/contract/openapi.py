@@ -1,4 +1,7 @@
-"""The OpenAPI document that a server publishes: its routes as written by hand, its webhooks from the AsyncAPI document."""
+"""The OpenAPI document that a server publishes: its routes as written by hand, its webhooks from the AsyncAPI document.
+
+What AMP has for the only crew, a server has for each of several: these routes are made from those.
+"""
 
 from functools import cache
 
@@ -16,6 +19,7 @@ def document() -> JSON:
     events = asyncapi.document()
     routes, components = read("openapi.yaml"), read("openapi.components.yaml")
     routes["info"]["version"] = __version__
+    routes["paths"] |= _of_a_crew(routes["paths"])
     payloads = asyncapi.given()["components"]["schemas"]
     signature = events["components"]["securitySchemes"]["standardWebhooks"]
     components["schemas"] |= payloads
@@ -28,6 +32,24 @@ def document() -> JSON:
 def published() -> bytes:
     """The document as JSON."""
     return msgspec.json.encode(document())
+
+
+def _of_a_crew(paths: JSON) -> JSON:
+    """The routes of one crew: as the bare ones, with its name in front. Takes `x-of-a-crew` out of these."""
+    crew = {"$ref": "#/components/parameters/CrewName"}
+    unknown = {"$ref": "#/components/responses/UnknownRunOfCrew"}
+    found = {}
+    for path, item in paths.items():
+        for method, operation in item.items():
+            if method != "parameters" and (own := operation.pop("x-of-a-crew", None)):
+                responses = dict(operation["responses"])
+                if responses["404"]["$ref"].endswith("/UnknownRun"):
+                    responses["404"] = unknown
+                found[f"/crews/{{name}}{path}"] = {
+                    "parameters": [crew, *item.get("parameters", [])],
+                    method: operation | own | {"tags": ["Crews"], "responses": responses},
+                }
+    return found
 
 
 def _receiving(events: JSON) -> list[tuple[str, JSON]]:

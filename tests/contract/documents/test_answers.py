@@ -13,6 +13,9 @@ from tests.support.server import REPOSITORY, TOKEN, Answer, ServerProcess
 
 PROJECTS = REPOSITORY / "tests" / "projects"
 RUN = "/api/v1/runs/{kickoff_id}"
+CREW = "odd-jobs"
+# Also a kickoff, though one that lacks its inputs.
+DECISION = {"execution_id": "nope", "task_id": "t", "human_feedback": "good", "is_approve": True}
 # What only a defect of ours or a full disk brings about: tests/unit/api has a store that cannot work.
 OUT_OF_REACH = {500, 503}
 
@@ -40,32 +43,29 @@ def until(condition, within=30):
 def story(tmp_path_factory):
     root = tmp_path_factory.mktemp("told")
     story = Story()
-    with ServerProcess(PROJECTS / "odd", root / "odd", "--stub-llm", "--max-runs", "1") as server:
+    with ServerProcess(PROJECTS / "odd", root / "one", "--stub-llm", "--max-runs", "1") as server:
         server.wait_until_ready()
         documents(story, server)
         refusals(story, server)
         runs(story, server, root / "go on")
         stopping(story, server, root / "stop")
-    with ServerProcess(PROJECTS / "broken", root / "broken", "--stub-llm") as server:
-        story.ask(server, "a project that does not load", "get", "/inputs")
-        failed = server.kickoff({})
-        server.wait_for(failed)
-        story.ask(server, "of such a project", "get", "/status/{kickoff_id}", kickoff_id=failed)
-        story.ask(server, "not loadable", "get", "/healthz")
+    with ServerProcess([PROJECTS / "broken", PROJECTS / "odd"], root / "two", "--stub-llm") as server:
+        several(story, server)
     return story
 
 
 def documents(story, server):
     for path in ("/", "/healthz", "/openapi.json", "/asyncapi.yaml", "/docs"):
         story.ask(server, "without a token", "get", path, headers={"authorization": None})
-    story.ask(server, "the inputs", "get", "/inputs")
+    for path in ("/inputs", "/crews/{name}/inputs", "/crews"):
+        story.ask(server, "the only crew", "get", path, name=CREW)
 
 
 def refusals(story, server):
-    """Each route with a token or a name that it does not take, and a run that is not there; a kickoff in all ways."""
+    """Each route with a token or a name that it does not take, and a run that is not there; each body in all ways."""
+    names = {"kickoff_id": "nope", "seq": 1, "name": CREW}
     for method, path, status in sorted(Promised(openapi.document()).answers()):
-        body = {} if method == "post" else None
-        names = {"kickoff_id": "nope", "seq": 1}
+        body = DECISION if method == "post" else None
         match status:
             case 401:
                 wrong = {"authorization": "Bearer wrong"}
@@ -75,14 +75,18 @@ def refusals(story, server):
                 story.ask(server, "a stranger's name", method, path, body, headers=stranger, **names)
             case 404:
                 story.ask(server, "an unknown run", method, path, body, **names)
+                story.ask(server, "an unknown crew", method, path, body, **names | {"name": "nobody"})
+            case 413:
+                story.ask(server, "too large", method, path, b" " * (5 * 1024 * 1024), **names)
+            case 400:
+                story.ask(server, "no JSON", method, path, b"{", **names)
+                story.ask(server, "no object", method, path, [], **names)
+            case 422 if method == "post":
+                story.ask(server, "nothing in it", method, path, {}, **names)
 
     def kickoff(title, body, **headers):
-        return story.ask(server, title, "post", "/kickoff", body, headers=headers)
+        story.ask(server, title, "post", "/kickoff", body, headers=headers)
 
-    kickoff("no JSON", b"{")
-    kickoff("no object", [])
-    kickoff("too large", b" " * (5 * 1024 * 1024))
-    kickoff("no inputs", {})
     kickoff("an input is missing", {"inputs": {}})
     kickoff("a misplaced URL", {"inputs": {"topic": "x", "taskWebhookUrl": "http://127.0.0.1:1"}})
     kickoff("no webhook", {"inputs": {"topic": "x"}, "taskWebhookUrl": "ftp://x"})
@@ -131,6 +135,9 @@ def runs(story, server, go_on):
         assert server.wait_for(done)["state"] == "SUCCESS"
         look("completed", "/status/{kickoff_id}", done)
         look("failed", "/status/{kickoff_id}", failed)
+        look("by its crew", "/crews/{name}/status/{kickoff_id}", done, name=CREW)
+        for path in ("/resume", "/crews/{name}/resume"):
+            story.ask(server, "nobody is asked", "post", path, DECISION | {"execution_id": done}, name=CREW)
         look("a whole log", f"{RUN}/events", done, "?limit=1000")
         look("a page of it", f"{RUN}/events", done, "?after=2&limit=1")
         look("the page after the last", f"{RUN}/events", done, "?after=1000")
@@ -158,9 +165,24 @@ def stopping(story, server, stop):
     server.process.terminate()
     until(lambda: server.ask("GET", "/healthz").status == 503)
     story.ask(server, "while it stops", "get", "/healthz")
-    story.ask(server, "while it stops", "post", "/kickoff", {"inputs": {"topic": "x"}})
+    for path in ("/kickoff", "/crews/{name}/kickoff"):
+        story.ask(server, "while it stops", "post", path, {"inputs": {"topic": "x"}}, name=CREW)
     stop.touch()
     assert server.wait(40) == 0
+
+
+def several(story, server):
+    """Two crews, one of which cannot be loaded, and no default."""
+    story.ask(server, "it does not load", "get", "/crews/{name}/inputs", name="broken")
+    story.ask(server, "both", "get", "/crews")
+    story.ask(server, "one is not loadable", "get", "/healthz")
+    story.ask(server, "which?", "get", "/inputs")
+    story.ask(server, "which?", "post", "/kickoff", {"inputs": {}})
+    failed = story.ask(
+        server, "of one that does not load", "post", "/crews/{name}/kickoff", {"inputs": {}}, name="broken"
+    )
+    server.wait_for(failed.json["kickoff_id"])
+    story.ask(server, "it did not load", "get", "/status/{kickoff_id}", kickoff_id=failed.json["kickoff_id"])
 
 
 def test_every_answer_is_as_described(story):
@@ -178,7 +200,7 @@ def test_every_described_answer_was_given(story):
     missing = Promised(openapi.document()).answers() - given
     assert {answer for answer in missing if answer[2] not in OUT_OF_REACH} == set()
     assert {(path, status) for _, path, status in given} >= {
-        ("/inputs", 500),
+        ("/crews/{name}/inputs", 500),
         ("/kickoff", 503),
         ("/healthz", 503),
     }

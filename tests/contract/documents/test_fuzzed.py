@@ -28,6 +28,8 @@ ROUTES = settings(
     suppress_health_check=list(HealthCheck),
 )
 # A 422 for valid JSON: which hosts may be called, and what went before, no schema can say.
+CREW = "odd-jobs"
+NEVER_200 = {"POST /resume", "POST /crews/{name}/resume"}
 BEYOND_SCHEMAS = {*amp.URL_FIELDS, "Idempotency-Key"}
 
 
@@ -39,13 +41,17 @@ class Asked:
         self.session = requests.Session()
         self.answers: dict[str, set[int]] = defaultdict(set)
         self._runs = itertools.cycle([None, *runs])
+        self._crews = itertools.cycle([None, CREW, CREW, CREW])
         self._keys = itertools.count()
 
     def prepare(self, case):
-        """A made-up run is never there, and a key is for one body: some runs are real, and all valid keys new."""
+        """Made-up names are never there, and a key is for one body: some names are real, and all valid keys new."""
         where = case.meta.components.get(ParameterLocation.PATH)
-        if "kickoff_id" in case.path_parameters and where is not None and where.mode.is_positive:
-            case.path_parameters["kickoff_id"] = next(self._runs) or case.path_parameters["kickoff_id"]
+        if where is not None and where.mode.is_positive:
+            real = {"name": next(self._crews), "kickoff_id": next(self._runs)}
+            case.path_parameters |= {
+                name: value for name, value in real.items() if value and name in case.path_parameters
+            }
         if 0 < len(case.headers.get("Idempotency-Key", "")) <= 255:
             case.headers["Idempotency-Key"] = f"key-{next(self._keys)}"
 
@@ -67,8 +73,8 @@ def asked(tmp_path_factory) -> Iterator[Asked]:
         yield asked
         assert server.status(waiting)["state"] == "STARTED", server.text
         assert "Traceback" not in server.text
-    for route, statuses in asked.answers.items():
-        assert 200 in statuses, f"{route} was never answered as it should be: {statuses}"
+    for operation, statuses in asked.answers.items():
+        assert 200 in statuses or operation in NEVER_200, f"{operation} was never answered well: {statuses}"
 
 
 @SCHEMA.parametrize()

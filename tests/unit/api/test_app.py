@@ -33,17 +33,28 @@ def application(store, log_file=None):
     async def inputs():
         return await store.inputs()
 
+    async def refresh():
+        return None
+
+    def none():
+        return None
+
+    crew = CrewView("odd", none, inputs, none, refresh, none, none, none, none)
     return create_app(
         Context(
             store=store,
             clock=RealClock(),
             tokens=Tokens("t"),
-            crews={"odd": CrewView("odd", inputs, lambda: None, lambda: None, lambda: "loading")},
+            crews={"odd": crew},
             check_url=lambda _: None,
             random=bytes,
             log_file=lambda _: log_file,
         )
     )
+
+
+# Of a kickoff and of a resume.
+BODY = b'{"inputs": {}, "execution_id": "k", "task_id": "t", "human_feedback": "", "is_approve": true}'
 
 
 def ask(app, method, path, before_body=lambda: None) -> Answer:
@@ -54,7 +65,7 @@ def ask(app, method, path, before_body=lambda: None) -> Answer:
 
     async def receive():
         await asyncio.sleep(0)
-        return {"type": "http.request", "body": b'{"inputs": {}}'}
+        return {"type": "http.request", "body": BODY}
 
     async def send(message):
         sent.append(message)
@@ -76,7 +87,9 @@ def routes(status: int) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("method", "path"), routes(503))
 def test_a_store_that_cannot_work_is_503_and_to_be_asked_again(method, path):
     answer = ask(
-        application(BrokenStore(StoreError("the disk is full"))), method, path.format(kickoff_id="k", seq=1)
+        application(BrokenStore(StoreError("the disk is full"))),
+        method,
+        path.format(kickoff_id="k", seq=1, name="odd"),
     )
     assert (answer.status, answer.json["message"]) == (503, "Nothing was stored: the disk is full")
     assert Promised(openapi.document()).faults(method, path, answer) == []
@@ -84,7 +97,11 @@ def test_a_store_that_cannot_work_is_503_and_to_be_asked_again(method, path):
 
 @pytest.mark.parametrize(("method", "path"), routes(500))
 def test_a_defect_is_500_and_says_nothing_of_itself(method, path):
-    answer = ask(application(BrokenStore(RuntimeError("secret"))), method, path.format(kickoff_id="k", seq=1))
+    answer = ask(
+        application(BrokenStore(RuntimeError("secret"))),
+        method,
+        path.format(kickoff_id="k", seq=1, name="odd"),
+    )
     assert answer.status == 500
     assert b"secret" not in answer.body
     assert Promised(openapi.document()).faults(method, path, answer) == []

@@ -154,7 +154,7 @@ def test_every_body_of_json_has_an_example():
 
 
 def test_the_examples_of_a_kickoff_can_be_started():
-    crew = amp.CrewInputs(["audience", "topic"])
+    crew = amp.CrewInputs(["audience", "topic"], ["audience", "topic"])
     for example in examples(
         DOCUMENT["paths"]["/kickoff"]["post"]["requestBody"]["content"]["application/json"]
     ):
