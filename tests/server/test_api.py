@@ -267,6 +267,7 @@ def test_no_run_waits_for_a_person_so_none_is_resumed(server, path, body):
         ({"execution_id": None}, "execution_id"),
         ({"task_id": None}, "task_id"),
         ({"task_id": [1]}, "task_id"),
+        ({"task_id": True}, "task_id"),
         ({"human_feedback": 5}, "human_feedback"),
         ({"is_approve": "yes"}, "is_approve"),
         ({"is_approve": None}, "is_approve"),
