@@ -17,7 +17,7 @@ from crewcast.api.auth import Tokens
 from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
-from crewcast.contract import amp
+from crewcast.contract import amp, openapi
 from crewcast.core import url
 from crewcast.core.backoff import JITTER, MINUTE, RetryPolicy
 from crewcast.core.errors import UsageError
@@ -136,6 +136,21 @@ def test_the_table_of_errors_has_every_error():
     told = {(row[0], row[1]) for row in rows}
     assert len(told) == len(rows)
     assert told - {("200", "")} == problems()
+
+
+def test_the_openapi_document_has_the_same_errors_and_kinds_of_projects():
+    document = openapi.document()
+    told = {row[0] for row in table(section("api.md", "Errors"), "status")}
+    described = {
+        status
+        for item in document["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+        for status in operation["responses"]
+    }
+    assert told == described | {"405"}  # of a method that no operation is there for
+    kinds = [row[0] for row in table(section("projects.md", "Served"), "kind")]
+    assert document["components"]["schemas"]["Crew"]["properties"]["kind"]["enum"] == [*kinds, "unknown"]
 
 
 def test_the_example_of_an_error_is_what_is_answered():
