@@ -165,6 +165,42 @@ def test_human_feedback_in_a_flow_is_understood(pointed, monkeypatch, said, outc
     assert Review().kickoff() == outcome
 
 
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "openai/o1"], ids=["native", "react"])
+@pytest.mark.parametrize(
+    ("topic", "last"), [("the tide", "write_followup"), ("nothing to do, it is done", "close")]
+)
+def test_an_agent_routes_a_declarative_flow(pointed, topic, last, model):
+    router = {
+        "role": "Follow-up router",
+        "goal": "Return exactly one bare value: followup or done. Do not include explanation.",
+        "backstory": "Skilled at routing notes.",
+        "input": "A note on ${state.topic}",
+        "llm": model,
+    }
+    flow = Flow.from_declaration(
+        contents={
+            "schema": "crewai.flow/v1",
+            "name": "Routed",
+            "state": {"type": "dict", "default": {"topic": topic}},
+            "methods": {
+                "note": {"start": True, "do": {"call": "expression", "expr": "state.topic"}},
+                "route": {
+                    "listen": "note",
+                    "router": True,
+                    "emit": ["followup", "done"],
+                    "do": {"call": "agent", "with": router},
+                },
+                "write_followup": {
+                    "listen": "followup",
+                    "do": {"call": "expression", "expr": "'write_followup'"},
+                },
+                "close": {"listen": "done", "do": {"call": "expression", "expr": "'close'"}},
+            },
+        }
+    )
+    assert flow.kickoff() == last
+
+
 @pytest.mark.parametrize("manager", ["gemini/gemini-2.5-pro", "openai/o1"], ids=["native", "react"])
 def test_a_manager_delegates_once_and_answers(pointed, manager):
     agent = Agent(role="Harbour Clerk", goal="Know harbours", backstory="Keeps the books.", llm="gpt-4o-mini")

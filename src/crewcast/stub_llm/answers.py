@@ -224,7 +224,7 @@ def _outcome(prompt: Prompt) -> str:
         options = [option.strip(" '\"`") for option in re.split(r",|\bor\b", listed[1])]
         options = [option for option in options if option]
         if len(options) > 1 and all(re.fullmatch(r"[\w-]+", option) for option in options):
-            return str(pick(options, prompt.text))
+            return str(pick(options, f"{prompt.task}\n{prompt.context}"))
     return ""
 
 
