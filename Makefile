@@ -1,6 +1,6 @@
 # `make demo` and `make test` are the only two commands a newcomer needs; both install what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench soak lock clean
+.PHONY: help setup demo test check format compat bench soak lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,6 +47,9 @@ format: $(STAMP) ## Format and apply the safe lint fixes.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+compat: $(STAMP) ## Test with the oldest and the newest CrewAI, on the Pythons that are there.
+	@$(BIN)/python scripts/compat.py
+
 bench: $(STAMP) ## Print the figures, as ratios within one run.
 	@$(BIN)/python -m benchmarks
 
@@ -58,6 +61,7 @@ lock: $(STAMP) ## Resolve the requirements anew (pinned with hashes, no host nam
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra server -o requirements/server.txt --upgrade -q
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra server --group dev -o requirements/dev.txt --upgrade -q
 	$(NPM) update --package-lock-only --prefix $(PARSER)
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra server --group test requirements/compat-oldest.in -o requirements/compat-oldest.txt --upgrade -q
 
 clean: ## Remove the environment and all that was made by running.
 	rm -rf $(VENV) .cache .crewcast dist

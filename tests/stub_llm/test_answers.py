@@ -101,6 +101,22 @@ def test_a_forced_final_answer_ends_a_loop_that_has_called_nothing():
     assert "Action:" not in text
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        {
+            "type": "json_schema",
+            "json_schema": {"schema": {"type": "object", "properties": {"berths": {"type": "integer"}}}},
+        },
+        {"type": "json_object"},
+    ],
+)
+def test_a_model_held_to_json_takes_no_step_of_a_text_tool_loop(held):
+    messages = chat(system=REACT, user=BEGIN)
+    assert isinstance(json.loads(answer(messages, response_format=held).text), dict)
+    assert "Action: search_market" in answer(messages, response_format={"type": "text"}).text
+
+
 def test_a_native_tool_is_called_once_with_words_of_the_task():
     messages = chat(user="")
     turn = answer(messages, [OTHER, SEARCH])

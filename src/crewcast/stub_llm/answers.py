@@ -106,20 +106,22 @@ def answer(
     """The model's turn in a chat completion."""
     prompt = read(messages)
     topic = _topic(prompt)
+    # A model held to JSON writes nothing else, a step of a text tool loop neither.
+    held = response_format is not None and response_format.get("type") != "text"
     offered = [_native_tool(tool) for tool in tools]
     if offered and tool_choice != "none" and not prompt.must_finish:
         wanted = _wanted(offered, prompt, tool_choice)
         if wanted:
             chosen = wanted if parallel_tool_calls else wanted[:1]
             return Answer(tool_calls=tuple(_call(tool, topic, prompt) for tool in chosen))
-    if prompt.text_tools and not offered and not prompt.must_finish:
+    if prompt.text_tools and not offered and not held and not prompt.must_finish:
         unused = _wanted(prompt.text_tools, prompt, "auto")
         if unused:
             return Answer(_text_call(unused[0], topic))
     schema = _schema(response_format) or (prompt.schema if response_format is None else None)
     if schema is not None or response_format is not None:
         body = json.dumps(_structured(schema or {}, prompt, topic), ensure_ascii=False)
-        if response_format is not None and response_format.get("type") != "text":
+        if held:
             return Answer(body)
     else:
         body = _outcome(prompt) or _prose(prompt, topic)
