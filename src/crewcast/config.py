@@ -128,10 +128,17 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="FILE",
     ),
     Setting(
+        "default_crew",
+        _text,
+        None,
+        "with several crews: the one that /inputs and /kickoff mean. Default: none, /crews/NAME/... is asked",
+        metavar="NAME",
+    ),
+    Setting(
         "python",
         _text,
         None,
-        "interpreter that runs the crews. Default: the project's .venv, else Crewcast's own",
+        "interpreter that runs the crews of all projects. Default: each project's .venv, else Crewcast's own",
         metavar="PYTHON",
     ),
     Setting(

@@ -14,7 +14,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -30,7 +30,7 @@ from crewcast.core.errors import UsageError
 from crewcast.crew import environment
 from crewcast.crew.host import Host
 from crewcast.crew.project import Project
-from crewcast.crew.served import LoadError, ServedCrew, log_file
+from crewcast.crew.served import Description, LoadError, ServedCrew, log_file
 from crewcast.crew.worker import Worker, WorkerLimits
 from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
@@ -41,6 +41,9 @@ from crewcast.store.sqlite import SQLiteStore
 log = logging.getLogger("crewcast")
 
 Announce = Callable[[str, str], None]  # url, token
+Projects = Sequence[tuple[str, Project]]  # each with the argument that named it
+
+LOOK_FOR_EDITS_EVERY = SECOND // 2
 
 
 class _Http(uvicorn.Server):
@@ -78,7 +81,7 @@ def url_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def serve(settings: Settings, project: Project, announce: Announce) -> None:
+async def serve(settings: Settings, projects: Projects, announce: Announce) -> None:
     """Runs a node until SIGTERM or SIGINT; a second signal cuts the drain short.
 
     Raises UsageError or StoreError for what must be mended before it can start.
@@ -87,7 +90,6 @@ async def serve(settings: Settings, project: Project, announce: Announce) -> Non
     if token is None and settings.command == "serve":
         raise UsageError("a token is required: set CREWCAST_TOKEN, token_file in crewcast.toml, or --token")
     token = token or secrets.token_urlsafe(24)
-    python = environment.interpreter(project.root, settings.python)
     stop = _Stop()
     async with contextlib.AsyncExitStack() as stack:
         store = await SQLiteStore.open(settings.data_dir)
@@ -98,7 +100,7 @@ async def serve(settings: Settings, project: Project, announce: Announce) -> Non
         stub_llm = (
             await stack.enter_async_context(_stub_llm(settings)) if settings.values.get("stub_llm") else None
         )
-        node = _Node(settings, store, project, python, stub_llm, token)
+        node = _Node(settings, store, projects, stub_llm, token)
         stack.push_async_callback(node.close)
         await node.recover()
         http = _http(create_app(node.context))
@@ -149,20 +151,23 @@ class _Node:
         self,
         settings: Settings,
         store: SQLiteStore,
-        project: Project,
-        python: str,
+        projects: Projects,
         stub_llm: str | None,
         token: str,
     ) -> None:
-        clock = RealClock()
+        clock = self._clock = RealClock()
         dev = settings.command == "dev"
         data: Path = settings.data_dir
         self._settings = settings
-        self.host = Host(python, environment.variables(os.environ, python))
-        self.crew = ServedCrew(project, self.host, stub_llm)
+        self.hosts: dict[str, Host] = {}
+        self.crews: dict[str, ServedCrew] = {}
+        for argument, project in projects:
+            python = environment.interpreter(project.root, settings.python)
+            host = self.hosts.setdefault(python, Host(python, environment.variables(os.environ, python)))
+            self.crews[project.name] = ServedCrew(project, host, stub_llm, argument if dev else None)
         self.worker = Worker(
             store,
-            {self.crew.name: self.crew},
+            self.crews,
             data,
             clock,
             WorkerLimits(settings.max_runs, settings.max_event_bytes),
@@ -185,7 +190,8 @@ class _Node:
             store=store,
             clock=clock,
             tokens=Tokens(token),
-            crews={self.crew.name: _view(self.crew)},
+            crews={name: _view(crew) for name, crew in self.crews.items()},
+            default_crew=settings.default_crew,
             check_url=egress.check_url,
             random=os.urandom,
             log_file=lambda run_id: log_file(data, run_id),
@@ -194,6 +200,7 @@ class _Node:
         )
         self._store = store
         self.tasks: list[asyncio.Task[None]] = []
+        self._background: list[asyncio.Task[None]] = []
 
     async def recover(self) -> None:
         await self._store.void_leases(RealClock().now())
@@ -204,23 +211,23 @@ class _Node:
             asyncio.create_task(self.worker.run(), name="worker"),
             asyncio.create_task(self.dispatcher.run(), name="dispatcher"),
         ]
-        self._loading = asyncio.create_task(self._load())
+        self._background = [asyncio.create_task(self._load(crew)) for crew in self.crews.values()]
+        if self._settings.command == "dev":
+            self._background.append(asyncio.create_task(self._follow_edits()))
 
-    async def _load(self) -> None:
-        """Loads the crew before anybody asks, and says at once if it cannot be loaded."""
-        try:
-            description = await self.crew.describe()
-        except LoadError as e:
-            log.error("crew %s cannot be loaded: %s\n%s", self.crew.name, e, e.detail)
-        else:
-            tasks = ", ".join(task["task_id"] for task in description.tasks)
-            log.info(
-                "crew %s is ready; inputs: %s; tasks: %s",
-                self.crew.name,
-                ", ".join(description.inputs) or "none",
-                tasks,
-            )
+    async def _load(self, crew: ServedCrew) -> None:
+        """Loads the crew before anybody asks."""
+        with contextlib.suppress(LoadError):  # the crew itself has told
+            await crew.describe()
         self.worker.wake()
+
+    async def _follow_edits(self) -> None:
+        """What an edit broke or changed is told at once, not when somebody asks."""
+        never = asyncio.Event()
+        while True:
+            await self._clock.wait(never, LOOK_FOR_EDITS_EVERY)
+            if any([await crew.refresh() for crew in self.crews.values()]):
+                self.worker.wake()
 
     async def drain(self, stop: _Stop) -> None:
         self.context.draining = True
@@ -237,17 +244,18 @@ class _Node:
         ending.cancel()
 
     async def close(self) -> None:
-        for task in [*self.tasks, self._loading] if self.tasks else []:
+        for task in [*self.tasks, *self._background]:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.host.close()
+        await asyncio.gather(*self.tasks, *self._background, return_exceptions=True)
+        await asyncio.gather(*(host.close() for host in self.hosts.values()))
         await self.sender.close()
 
 
 def _view(crew: ServedCrew) -> CrewView:
     async def inputs() -> CrewInputs:
+        await crew.refresh()
         try:
-            found = await crew.describe()
+            return _inputs(await crew.describe())
         except LoadError as e:
             raise Problem(
                 500,
@@ -255,21 +263,35 @@ def _view(crew: ServedCrew) -> CrewView:
                 f"The project cannot be loaded: {e}",
                 {"project": crew.project.root, "traceback": e.detail},
             ) from e
-        return CrewInputs(found.inputs, found.derives_inputs)
 
     def known() -> CrewInputs | None:
-        found = crew.known
-        return None if found is None else CrewInputs(found.inputs, found.derives_inputs)
+        return None if crew.known is None else _inputs(crew.known)
 
-    def total_tasks() -> int | None:
-        return None if crew.known is None else len(crew.known.tasks)
+    def tasks() -> list[str] | None:
+        if crew.known is None or crew.known.tasks is None:
+            return None
+        return [task["task_id"] for task in crew.known.tasks]
 
     def state() -> str:
         if crew.loading:
             return "loading"
         return "ready" if crew.known is not None else "not loadable"
 
-    return CrewView(crew.name, inputs, known, total_tasks, state)
+    return CrewView(
+        name=crew.name,
+        kind=lambda: crew.project.kind,
+        inputs=inputs,
+        known=known,
+        refresh=crew.refresh,
+        tasks=tasks,
+        state=state,
+        error=lambda: None if crew.load_error is None else str(crew.load_error),
+        warnings=lambda: [] if crew.known is None else crew.known.warnings,
+    )
+
+
+def _inputs(found: Description) -> CrewInputs:
+    return CrewInputs(found.inputs, found.required, only=found.only, derives=found.derives_inputs)
 
 
 @contextlib.asynccontextmanager
@@ -302,12 +324,12 @@ def _http(app: ASGIApp) -> _Http:
     )
 
 
-def run(settings: Settings, project: Project, announce: Announce) -> None:
+def run(settings: Settings, projects: Projects, announce: Announce) -> None:
     """`serve` in an event loop of its own: uvloop where it exists."""
     threading.excepthook = _end_loudly
     import uvloop
 
-    uvloop.run(serve(settings, project, announce))
+    uvloop.run(serve(settings, projects, announce))
 
 
 def _end_loudly(args: threading.ExceptHookArgs) -> None:

@@ -1,5 +1,6 @@
 """Each inside of CrewAI that the child leans on, one by one: an upgrade that moves it fails here, by name."""
 
+import asyncio
 import contextvars
 import importlib
 import inspect
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crewcast.crew.child import preload
+from crewcast.crew.child import events, preload
 from crewcast.crew.child.events import EXTRACTORS
 from tests.crewai.releases import has, since
 
@@ -38,10 +39,15 @@ def bus():
 
 
 @pytest.fixture
-def add_sink():
-    if not has("1.15.2"):
-        pytest.skip("CrewAI has stream sinks since 1.15.2")
-    return importlib.import_module("crewai.events.stream_context").add_stream_sink
+def tap(bus, monkeypatch):
+    """`events.listen` with this sink, until the test is over."""
+
+    def tap(sink):
+        events.listen(sink)
+
+    for name in ("emit", "aemit"):
+        monkeypatch.setattr(type(bus), name, getattr(type(bus), name))
+    return tap
 
 
 def alone(function, *arguments):
@@ -67,7 +73,6 @@ HAVE = {
     "crewai.agents.agent_executor": ("1.15.29", None),
     "crewai.agents.crew_agent_executor": (None, "1.15.29"),
     "crewai.experimental.agent_executor": (None, "1.15.29"),
-    "crewai.events.stream_context": ("1.15.2", None),
     "crewai.execution": ("1.15.16", None),
     "crewai.hooks.contexts": ("1.15.3", None),
     "crewai.llms.cache": ("1.14.5", None),
@@ -88,50 +93,64 @@ def test_what_the_host_preloads_exists_in_the_releases_that_have_it(name):
             importlib.import_module(name)
 
 
-def test_the_sink_is_called_at_once_in_the_emitting_thread(bus, add_sink):
+def test_the_sink_is_called_at_once_in_the_emitting_thread(bus, tap):
     seen = []
+    tap(lambda source, event: seen.append((source, event.type, threading.get_ident())))
+    bus.emit("source", tool_event("ToolUsageStartedEvent"))
+    assert seen == [("source", "tool_usage_started", threading.get_ident())]
+
+
+def test_the_sink_hears_a_thread_that_inherited_no_context(bus, tap):
+    seen = []
+    tap(lambda source, event: seen.append(event.type))
+    thread = threading.Thread(target=bus.emit, args=(None, tool_event("ToolUsageStartedEvent")))
+    thread.start()
+    thread.join(30)
+    assert seen == ["tool_usage_started"]
+
+
+def test_the_sink_hears_what_is_emitted_asynchronously(bus, tap):
+    seen = []
+    tap(lambda source, event: seen.append(event.type))
+    asyncio.run(bus.aemit(None, tool_event("ToolUsageStartedEvent")))
+    assert seen == ["tool_usage_started"]
+
+
+def test_an_event_has_its_place_in_the_run_when_the_sink_hears_it(bus, tap):
+    seen = []
+    tap(lambda source, event: seen.append((event.emission_sequence is not None, event.parent_event_id)))
 
     def emit():
-        add_sink(lambda source, event: seen.append((source, event.type, threading.get_ident())))
-        bus.emit("source", tool_event("ToolUsageStartedEvent"))
-        assert seen == [("source", "tool_usage_started", threading.get_ident())]
+        started = tool_event("ToolUsageStartedEvent")
+        bus.emit(None, started)
+        bus.emit(None, tool_event("ToolUsageErrorEvent", error=""))
+        return started.event_id
 
     alone(emit)
+    assert [placed for placed, _ in seen] == [True, True]
 
 
-def test_the_sink_belongs_to_its_context(bus, add_sink):
-    seen = []
-    alone(add_sink, lambda *_: seen.append("here"))
-    alone(bus.emit, None, tool_event("ToolUsageStartedEvent"))
-    assert seen == []
-
-
-def test_an_exception_of_the_sink_would_reach_the_crew(bus, add_sink):
+def test_an_exception_of_the_sink_would_reach_the_crew(bus, tap):
     """The reason why our sink catches everything."""
 
     def fail(source, event):
         raise RuntimeError("sink")
 
-    def emit():
-        add_sink(fail)
+    tap(fail)
+    with pytest.raises(RuntimeError, match="sink"):
         bus.emit(None, tool_event("ToolUsageStartedEvent"))
 
-    with pytest.raises(RuntimeError, match="sink"):
-        alone(emit)
 
-
-def test_a_waiting_sink_holds_no_lock_of_the_bus(bus, add_sink):
+def test_a_waiting_sink_holds_no_lock_of_the_bus(bus, tap):
     waiting, go_on = threading.Event(), threading.Event()
 
     def wait(source, event):
-        waiting.set()
-        assert go_on.wait(30)
+        if not waiting.is_set():
+            waiting.set()
+            assert go_on.wait(30)
 
-    def emit():
-        add_sink(wait)
-        bus.emit(None, tool_event("ToolUsageStartedEvent"))
-
-    slow = threading.Thread(target=alone, args=(emit,))
+    tap(wait)
+    slow = threading.Thread(target=alone, args=(bus.emit, None, tool_event("ToolUsageStartedEvent")))
     slow.start()
     try:
         assert waiting.wait(30)
@@ -166,6 +185,10 @@ def test_the_bus_can_be_flushed(bus):
 
 
 FIELDS = {
+    "crew_kickoff_started": {"crew_name", "inputs"},
+    "method_execution_started": {"method_name", "flow_name"},
+    "method_execution_finished": {"method_name", "flow_name", "result"},
+    "method_execution_failed": {"method_name", "flow_name", "error"},
     "task_started": {"task_id", "task"},
     "task_completed": {"task_id", "task", "output"},
     "task_failed": {"task_id", "task", "error"},

@@ -4,21 +4,14 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from pydantic import BaseModel
-
-from crewcast.stub_llm import create_app
 
 os.environ.update(
     CREWAI_DISABLE_TELEMETRY="true", CREWAI_TRACING_ENABLED="false", CREWAI_DISABLE_VERSION_CHECK="true"
@@ -43,24 +36,6 @@ from tests.crewai.releases import has, since
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def base_url() -> Iterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        # CrewAI never closes its HTTP clients; kept-alive sockets would be reported in whichever test they die.
-        config = uvicorn.Config(
-            create_app(), log_level="warning", lifespan="off", headers=[("connection", "close")]
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        server.should_exit = True
-        thread.join(timeout=10)
 
 
 @pytest.fixture
@@ -192,6 +167,42 @@ def test_human_feedback_in_a_flow_is_understood(pointed, monkeypatch, said, outc
 
     monkeypatch.setattr("builtins.input", lambda *_: said)
     assert Review().kickoff() == outcome
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "openai/o1"], ids=["native", "react"])
+@pytest.mark.parametrize(
+    ("topic", "last"), [("the tide", "write_followup"), ("nothing to do, it is done", "close")]
+)
+def test_an_agent_routes_a_declarative_flow(pointed, topic, last, model):
+    router = {
+        "role": "Follow-up router",
+        "goal": "Return exactly one bare value: followup or done. Do not include explanation.",
+        "backstory": "Skilled at routing notes.",
+        "input": "A note on ${state.topic}",
+        "llm": model,
+    }
+    flow = Flow.from_declaration(
+        contents={
+            "schema": "crewai.flow/v1",
+            "name": "Routed",
+            "state": {"type": "dict", "default": {"topic": topic}},
+            "methods": {
+                "note": {"start": True, "do": {"call": "expression", "expr": "state.topic"}},
+                "route": {
+                    "listen": "note",
+                    "router": True,
+                    "emit": ["followup", "done"],
+                    "do": {"call": "agent", "with": router},
+                },
+                "write_followup": {
+                    "listen": "followup",
+                    "do": {"call": "expression", "expr": "'write_followup'"},
+                },
+                "close": {"listen": "done", "do": {"call": "expression", "expr": "'close'"}},
+            },
+        }
+    )
+    assert flow.kickoff() == last
 
 
 @pytest.mark.parametrize("manager", ["gemini/gemini-2.5-pro", "openai/o1"], ids=["native", "react"])

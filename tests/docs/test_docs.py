@@ -17,7 +17,7 @@ from crewcast.api.auth import Tokens
 from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
-from crewcast.contract import amp
+from crewcast.contract import amp, openapi
 from crewcast.core import url
 from crewcast.core.backoff import JITTER, MINUTE, RetryPolicy
 from crewcast.core.errors import UsageError
@@ -108,7 +108,7 @@ def test_the_example_of_a_kickoff_can_be_started():
     [block] = blocks(section("api.md", "`POST /kickoff`"), "sh")
     body = re.search(r"-d '(.*)'", block, re.DOTALL)
     assert body is not None
-    crew = amp.CrewInputs(["audience", "topic"])
+    crew = amp.CrewInputs(["audience", "topic"], ["audience", "topic"])
     policy = EgressPolicy(allow_http=True, allow_loopback=True)
     kickoff = amp.parse_kickoff(body[1].encode(), crew, policy.check_url)
     assert (len(kickoff.lanes), kickoff.warnings) == (3, [])
@@ -138,10 +138,29 @@ def test_the_table_of_errors_has_every_error():
     assert told - {("200", "")} == problems()
 
 
+def test_the_openapi_document_has_the_same_errors_and_kinds_of_projects():
+    document = openapi.document()
+    told = {row[0] for row in table(section("api.md", "Errors"), "status")}
+    described = {
+        status
+        for item in document["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+        for status in operation["responses"]
+    }
+    assert told == described | {"405"}  # of a method that no operation is there for
+    kinds = [row[0] for row in table(section("projects.md", "Served"), "kind")]
+    assert document["components"]["schemas"]["Crew"]["properties"]["kind"]["enum"] == [*kinds, "unknown"]
+
+
 def test_the_example_of_an_error_is_what_is_answered():
     [example] = blocks(section("api.md", "Errors"), "json")
     with pytest.raises(amp.Problem) as caught:
-        amp.parse_kickoff(b'{"inputs": {"topic": "x"}}', amp.CrewInputs(["audience", "topic"]), nowhere)
+        amp.parse_kickoff(
+            b'{"inputs": {"topic": "x"}}',
+            amp.CrewInputs(["audience", "topic"], ["audience", "topic"]),
+            nowhere,
+        )
     assert json.loads(example) == caught.value.body
 
 

@@ -166,7 +166,10 @@ def test_a_page_of_the_log_and_one_event(server):
     assert [event["seq"] for event in page] == [3, 4, 5]
     assert server.ask("GET", f"/api/v1/runs/{kickoff_id}/events/3").json == events[2]
     check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events/999"), 404)
-    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events?after=x"), 422)
+    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events?after=x"), 422, field="after")
+    arabic = urllib.parse.quote("\N{ARABIC-INDIC DIGIT THREE}")
+    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events?limit={arabic}"), 422, field="limit")
+    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events/{arabic}"), 404)
 
 
 def stream(server, kickoff_id: str, **headers) -> list[tuple[str, str | None, dict]]:
@@ -242,3 +245,39 @@ def test_the_client_with_a_wrong_token_names_the_variable(server):
     command = [sys.executable, "-m", "crewcast", "status", "x", "--url", server.url, "--token", "wrong"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "CREWCAST_TOKEN" in done.stderr) == (2, True)
+
+
+RESUME = {"execution_id": "nope", "task_id": "t", "human_feedback": "good", "is_approve": True}
+CAMEL = {"executionId": "nope", "taskId": 1, "humanFeedback": "", "isApprove": False}
+
+
+@pytest.mark.parametrize("path", ["/resume", "/crews/market_brief/resume"])
+@pytest.mark.parametrize("body", [RESUME, CAMEL])
+def test_no_run_waits_for_a_person_so_none_is_resumed(server, path, body):
+    assert check_error(server.ask("POST", path, body), 404)["error"] == "Execution not found"
+    kickoff_id = server.kickoff(INPUTS)
+    name = "execution_id" if "execution_id" in body else "executionId"
+    refused = check_error(server.ask("POST", path, body | {name: kickoff_id}), 400)
+    assert refused["message"] == "Execution is not in pending human input state"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"execution_id": None}, "execution_id"),
+        ({"task_id": None}, "task_id"),
+        ({"task_id": [1]}, "task_id"),
+        ({"task_id": True}, "task_id"),
+        ({"human_feedback": 5}, "human_feedback"),
+        ({"is_approve": "yes"}, "is_approve"),
+        ({"is_approve": None}, "is_approve"),
+    ],
+)
+def test_a_decision_that_is_incomplete_is_422(server, change, field):
+    check_error(server.ask("POST", "/resume", RESUME | change), 422, field=field)
+
+
+def test_the_paths_of_a_single_crew_work_by_its_name_too(server):
+    assert server.ask("GET", "/crews/market_brief/inputs").json == {"inputs": ["audience", "topic"]}
+    assert server.ask("GET", "/crews").json["default"] == "market_brief"
+    assert check_error(server.ask("GET", "/crews/other/inputs"), 404, crews=["market_brief"])

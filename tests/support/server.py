@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -34,11 +35,17 @@ class Answer:
 
 
 class ServerProcess:
-    """`crewcast dev PROJECT --port 0 ...` until it is stopped or killed; its output is kept."""
+    """`crewcast dev PROJECT ... --port 0 ...` until it is stopped or killed; its output is kept."""
 
     def __init__(
-        self, project: Path | str, data: Path, *flags: str, command: str = "dev", **environ: str
+        self,
+        project: Path | str | Sequence[Path | str],
+        data: Path,
+        *flags: str,
+        command: str = "dev",
+        **environ: str,
     ) -> None:
+        projects = [project] if isinstance(project, str | Path) else project
         self.output: list[str] = []
         self.data = data
         self.url = ""
@@ -51,7 +58,7 @@ class ServerProcess:
                 "-m",
                 "crewcast",
                 command,
-                str(project),
+                *map(str, projects),
                 "--port",
                 "0",
                 "--data-dir",
@@ -68,7 +75,11 @@ class ServerProcess:
         self._reader.start()
 
     def __enter__(self) -> Self:
-        self.wait_until_listening()
+        try:
+            self.wait_until_listening()
+        except BaseException:
+            self.__exit__()  # a server that does not start must not outlive its test either
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,19 +129,20 @@ class ServerProcess:
             with e:
                 return Answer(e.code, dict(e.headers), e.read())
 
-    def kickoff(self, inputs: Any, **fields: Any) -> str:
-        answer = self.ask("POST", "/kickoff", {"inputs": inputs, **fields})
+    def kickoff(self, inputs: Any, *, at: str = "", **fields: Any) -> str:
+        """Starts a run; of several crews, `at` is the path of one: `/crews/NAME`."""
+        answer = self.ask("POST", f"{at}/kickoff", {"inputs": inputs, **fields})
         assert answer.status == 200, answer.body
         kickoff_id: str = answer.json["kickoff_id"]
         return kickoff_id
 
-    def status(self, kickoff_id: str) -> Any:
-        return self.ask("GET", f"/status/{kickoff_id}").json
+    def status(self, kickoff_id: str, *, at: str = "") -> Any:
+        return self.ask("GET", f"{at}/status/{kickoff_id}").json
 
-    def wait_for(self, kickoff_id: str, within: float = 60) -> Any:
+    def wait_for(self, kickoff_id: str, within: float = 60, *, at: str = "") -> Any:
         """The status of a run once it has ended."""
         until = time.monotonic() + within
-        while (status := self.status(kickoff_id))["state"] not in ENDED:
+        while (status := self.status(kickoff_id, at=at))["state"] not in ENDED:
             assert time.monotonic() < until, f"still {status}\n{self.text}"
             time.sleep(0.05)
         return status
@@ -147,7 +159,7 @@ class ServerProcess:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.output.append(line)
-            if found := re.search(r"(?:is served|serves \S+) at (\S+)", line):
+            if found := re.search(r"(?:(?:is|are) served|serves .+) at (http://\S+)", line):
                 self.url = found[1]
                 self._listening.set()
         self._listening.set()

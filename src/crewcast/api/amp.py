@@ -6,13 +6,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from crewcast.api.app import answer, context_of, read_body
+from crewcast.api.app import Context, CrewView, answer, context_of, read_body
 from crewcast.contract import amp as bodies
-from crewcast.contract import asyncapi as document
 from crewcast.contract.amp import Problem
+from crewcast.contract.webhooks import JSON
 from crewcast.core import ids
 from crewcast.core.event import Channel
-from crewcast.core.run import new_run
+from crewcast.core.run import Run, new_run
 from crewcast.store.protocol import Created, IdempotencyKey
 
 MAX_KEY_LENGTH = 255
@@ -31,14 +31,32 @@ async def healthz(request: Request) -> Response:
     return answer({"status": "ok", "crews": crews})
 
 
-async def asyncapi(_request: Request) -> Response:
-    return Response(document.published(), media_type="application/yaml")
+async def crews(request: Request) -> Response:
+    """What is served here, and how it is doing."""
+    context = context_of(request)
+    context.token(request)
+    default = context.default_crew or (next(iter(context.crews)) if len(context.crews) == 1 else None)
+    return answer({"crews": [_told(crew) for crew in context.crews.values()], "default": default})
+
+
+def _told(crew: CrewView) -> JSON:
+    told: JSON = {"name": crew.name, "kind": crew.kind(), "state": crew.state()}
+    known, tasks, error, warnings = crew.known(), crew.tasks(), crew.error(), crew.warnings()
+    if known is not None:
+        told |= {"inputs": list(known.names), "required": list(known.required)}
+    if tasks is not None:
+        told["tasks"] = tasks
+    if error is not None:
+        told["error"] = error
+    if warnings:
+        told["warnings"] = warnings
+    return told
 
 
 async def inputs(request: Request) -> Response:
     context = context_of(request)
     context.token(request)
-    found = await context.the_crew().inputs()
+    found = await context.crew(_named(request)).inputs()
     return answer({"inputs": list(found.names)})
 
 
@@ -47,9 +65,12 @@ async def kickoff(request: Request) -> Response:
     context = context_of(request)
     token = context.token(request)
     name = _idempotency_key(request)
+    crew = context.crew(_named(request))
     body = await read_body(request, context.max_body_bytes)
     now = context.clock.now()
-    key = None if name is None else IdempotencyKey(token, name, hashlib.sha256(body).digest())
+    # The same body for another crew is another request.
+    digest = hashlib.sha256(crew.name.encode() + b"\0" + body).digest()
+    key = None if name is None else IdempotencyKey(token, name, digest)
     # What was accepted once is answered again, whatever is known or refused by now.
     if key is not None and (earlier := await context.store.earlier(key, now)):
         return _started(earlier, [])
@@ -60,7 +81,7 @@ async def kickoff(request: Request) -> Response:
             "The server is stopping and takes no kickoffs; try again soon",
             headers={"retry-after": "5"},
         )
-    crew = context.the_crew()
+    await crew.refresh()
     asked = bodies.parse_kickoff(body, crew.known(), context.check_url)
     run = new_run(
         ids.run_id(now, context.random(10)),
@@ -92,14 +113,35 @@ def _started(created: Created, warnings: list[str]) -> Response:
 async def status(request: Request) -> Response:
     context = context_of(request)
     context.token(request)
-    run_id = request.path_params["kickoff_id"]
-    run = await context.store.run(run_id)
-    if run is None:
-        raise bodies.unknown_run(run_id)
+    run = await _run(context, request, request.path_params["kickoff_id"])
     last = await context.store.last_event(run.id, Channel.CREW) if run.state.ended else None
     crew = context.crews.get(run.crew)
     total = crew.total_tasks() if crew is not None else None
     return answer(bodies.status(run, context.clock.now(), last, total))
+
+
+async def resume(request: Request) -> Response:
+    """Answers a person's decision. No run waits for one in this release, so none is taken."""
+    context = context_of(request)
+    context.token(request)
+    asked = bodies.parse_resume(await read_body(request, context.max_body_bytes))
+    await _run(context, request, asked.kickoff_id)
+    raise Problem(400, "Bad Request", "Execution is not in pending human input state")
+
+
+async def _run(context: Context, request: Request, run_id: str) -> Run:
+    """The run, if it is of the crew that the path names; Problem 404 else."""
+    name = _named(request)
+    crew = None if name is None else context.crew(name)
+    run = await context.store.run(run_id)
+    if run is None or (crew is not None and run.crew != crew.name):
+        raise bodies.unknown_run(run_id)
+    return run
+
+
+def _named(request: Request) -> str | None:
+    name: str | None = request.path_params.get("name")
+    return name
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -30,14 +30,23 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class CrewView:
     """What the API needs of a served crew. `inputs` waits while CrewAI loads; `known` does not.
 
-    `inputs` raises Problem 500 with the project's own error if it cannot be loaded.
+    `inputs` raises Problem 500 with the project's own error if it cannot be loaded. `refresh` takes in an edit of the
+    project, where edits are followed. `error` is why it cannot be loaded, `warnings` what is odd about it.
     """
 
     name: str
+    kind: Callable[[], str]
     inputs: Callable[[], Awaitable[CrewInputs]]
     known: Callable[[], CrewInputs | None]
-    total_tasks: Callable[[], int | None]
+    refresh: Callable[[], Awaitable[object]]
+    tasks: Callable[[], list[str] | None]
     state: Callable[[], str]
+    error: Callable[[], str | None]
+    warnings: Callable[[], list[str]]
+
+    def total_tasks(self) -> int | None:
+        tasks = self.tasks()
+        return None if tasks is None else len(tasks)
 
 
 @dataclass(slots=True)
@@ -51,6 +60,7 @@ class Context:
     check_url: UrlCheck
     random: Callable[[int], bytes]
     log_file: Callable[[str], Path]
+    default_crew: str | None = None
     max_body_bytes: int = 4 * 1024 * 1024
     host_names: frozenset[str] | None = None
     draining: bool = False
@@ -58,12 +68,28 @@ class Context:
     def token(self, request: Request) -> str:
         return self.tokens.check(request.headers.get("authorization"))
 
-    def the_crew(self) -> CrewView:
-        return next(iter(self.crews.values()))
+    def crew(self, name: str | None) -> CrewView:
+        """The crew of that name; without a name the default one, or the only one.
+
+        Raises Problem 404 that lists the names.
+        """
+        wanted = name if name is not None else self.default_crew
+        if wanted is None and len(self.crews) == 1:
+            return next(iter(self.crews.values()))
+        if wanted is not None and wanted in self.crews:
+            return self.crews[wanted]
+        names = sorted(self.crews)
+        if wanted is None:
+            said = (
+                f"This server has several crews: {', '.join(names)}. Ask /crews/NAME/..., or set default_crew"
+            )
+        else:
+            said = f"There is no crew {wanted[:64]!r} here; there are: {', '.join(names)}"
+        raise Problem(404, "Crew not found", said, {"crews": names})
 
 
 def create_app(context: Context) -> ASGIApp:
-    from crewcast.api import amp, runs
+    from crewcast.api import amp, documents, runs
 
     routes = [
         Route("/", amp.healthy, methods=["GET"]),
@@ -71,7 +97,15 @@ def create_app(context: Context) -> ASGIApp:
         Route("/inputs", amp.inputs, methods=["GET"]),
         Route("/kickoff", amp.kickoff, methods=["POST"]),
         Route("/status/{kickoff_id}", amp.status, methods=["GET"]),
-        Route("/asyncapi.yaml", amp.asyncapi, methods=["GET"]),
+        Route("/resume", amp.resume, methods=["POST"]),
+        Route("/crews", amp.crews, methods=["GET"]),
+        Route("/crews/{name}/inputs", amp.inputs, methods=["GET"]),
+        Route("/crews/{name}/kickoff", amp.kickoff, methods=["POST"]),
+        Route("/crews/{name}/status/{kickoff_id}", amp.status, methods=["GET"]),
+        Route("/crews/{name}/resume", amp.resume, methods=["POST"]),
+        Route("/openapi.json", documents.openapi, methods=["GET"]),
+        Route("/asyncapi.yaml", documents.asyncapi, methods=["GET"]),
+        Route("/docs", documents.docs, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/events", runs.events, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/events/{seq}", runs.event, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/deliveries", runs.deliveries, methods=["GET"]),

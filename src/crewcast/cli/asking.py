@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     match args.ask:
         case "kickoff":
             return _kickoff(client, args)
+        case "crews":
+            return _crews(client)
         case "status":
             print(json.dumps(json.loads(client.ask("GET", f"/status/{args.kickoff_id}")), indent=2))
             return 0
@@ -126,11 +129,24 @@ def _kickoff(client: Client, args: argparse.Namespace) -> int:
         if value is not None:
             body[name] = value
     headers = {"idempotency_key": args.key} if args.key else {}
-    answer = json.loads(client.ask("POST", "/kickoff", body, **headers))
+    path = f"/crews/{urllib.parse.quote(args.crew, safe='')}/kickoff" if args.crew else "/kickoff"
+    answer = json.loads(client.ask("POST", path, body, **headers))
     for warning in answer.get("warnings", []):
         print(f"crewcast: {warning}", file=sys.stderr)
     print(answer["kickoff_id"], flush=True)
     return watch(client, answer["kickoff_id"], Timeline.of_terminal()) if args.watch else 0
+
+
+def _crews(client: Client) -> int:
+    """One line for each crew: 0 if all are ready or loading, 1 if one cannot be loaded."""
+    told = json.loads(client.ask("GET", "/crews"))
+    width = max(len(crew["name"]) for crew in told["crews"])
+    for crew in told["crews"]:
+        names = [name if name in crew["required"] else f"[{name}]" for name in crew.get("inputs", [])]
+        about = crew.get("error") or ("inputs: " + (", ".join(names) or "none") if "inputs" in crew else "")
+        mark = "*" if crew["name"] == told["default"] and len(told["crews"]) > 1 else " "
+        print(f"{mark} {crew['name']:<{width}}  {crew['state']:<12}  {crew['kind']:<16}  {about}".rstrip())
+    return int(any(crew["state"] == "not loadable" for crew in told["crews"]))
 
 
 def _inputs(pairs: list[str]) -> JSON:

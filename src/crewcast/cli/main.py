@@ -13,7 +13,7 @@ DESCRIPTION = """\
 The open, self-hosted home for CrewAI projects, with webhook streaming you can trust.
 
   crewcast dev              serve the project in this folder on your laptop
-  crewcast serve PROJECT    serve it in production
+  crewcast serve PROJECT    serve it in production; several side by side, too
   crewcast kickoff --watch topic=tea
                             start a run and watch it
 """
@@ -68,16 +68,21 @@ def _serving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     for name, text in (
         (
             "dev",
-            "serve a project on a laptop: prints URL, token and a curl; webhooks may go to loopback and http",
+            "serve projects on a laptop: prints URL, token and a curl, follows edits; webhooks may go to loopback and http",
         ),
         (
             "serve",
-            "serve a project in production: a token is required, webhooks go to https and public addresses",
+            "serve projects in production: a token is required, webhooks go to https and public addresses",
         ),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        default = {"nargs": "?", "default": "."} if name == "dev" else {}
-        command.add_argument("project", metavar="PROJECT", help="folder of the CrewAI project", **default)  # type: ignore[arg-type]
+        command.add_argument(
+            "projects",
+            metavar="[NAME=]PROJECT",
+            nargs="*" if name == "dev" else "+",
+            help="folder of a CrewAI project, or FOLDER/MODULE:OBJECT for a crew, a flow, or what makes one"
+            + (" (default: this folder)" if name == "dev" else ""),
+        )
         config.add_flags(command, name)
         command.set_defaults(run=_run_serving, command=name)
 
@@ -97,6 +102,7 @@ def _asking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     kickoff.add_argument(
         "inputs", nargs="*", metavar="key=value", help="an input; key:=JSON for other than text"
     )
+    kickoff.add_argument("--crew", metavar="NAME", help="which crew, where the server has several")
     kickoff.add_argument("--watch", action="store_true", help="show the run as it happens, until it ends")
     kickoff.add_argument("--task-url", metavar="URL", help="taskWebhookUrl")
     kickoff.add_argument("--step-url", metavar="URL", help="stepWebhookUrl")
@@ -106,6 +112,12 @@ def _asking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--key", metavar="TEXT", help="Idempotency-Key: repeating the command starts no second run"
     )
     kickoff.set_defaults(run=_run_asking, ask="kickoff")
+    crews = commands.add_parser(
+        "crews",
+        help="list what a server serves",
+        description="Lists the crews of a server, with their inputs.",
+    )
+    crews.set_defaults(run=_run_asking, ask="crews")
     for name, text in (
         ("status", "print the status of a run as JSON"),
         ("logs", "print what the crew wrote to stdout and stderr"),
@@ -114,7 +126,7 @@ def _asking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         command.add_argument("kickoff_id", metavar="ID")
         command.set_defaults(run=_run_asking, ask=name)
-    for command in (kickoff, *(commands.choices[name] for name in ("status", "logs", "watch"))):
+    for command in (kickoff, crews, *(commands.choices[name] for name in ("status", "logs", "watch"))):
         command.add_argument("--url", help="the server (default: CREWCAST_URL, else http://127.0.0.1:8000)")
         command.add_argument("--token", help="its bearer token (default: CREWCAST_TOKEN)")
 

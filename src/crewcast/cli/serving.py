@@ -4,12 +4,12 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 
 from crewcast import config
 from crewcast.cli.main import log_to_stderr
+from crewcast.config import Settings
 from crewcast.core.errors import UsageError
-from crewcast.crew.project import Project, discover, likely_inputs
+from crewcast.crew.project import Project, discover, likely_inputs, unrecognised
 
 
 def run(args: argparse.Namespace) -> int:
@@ -18,31 +18,70 @@ def run(args: argparse.Namespace) -> int:
     from crewcast.server import run as run_server
 
     settings = config.load(args.command, vars(args), os.environ)
-    project = discover(Path(args.project))
+    projects = _projects(args.projects or ["."])
+    names = [project.name for _, project in projects]
+    _check_default(settings, names)
     log_to_stderr(settings.log_level)
 
     def announce(url: str, token: str) -> None:
         if args.command == "dev":
-            print(_banner(project, url, token), flush=True)
+            print(_banner([project for _, project in projects], settings, url, token), flush=True)
         else:
-            print(f"crewcast serves {project.name} at {url}", file=sys.stderr, flush=True)
+            print(f"crewcast serves {', '.join(names)} at {url}", file=sys.stderr, flush=True)
 
-    run_server(settings, project, announce)
+    run_server(settings, projects, announce)
     return 0
 
 
-def _banner(project: Project, url: str, token: str) -> str:
-    inputs = likely_inputs(project)
+def _projects(arguments: list[str]) -> list[tuple[str, Project]]:
+    """Each argument's project. One that cannot be recognised does not stop the others: it is served as not loadable."""
+    found: list[tuple[str, Project]] = []
+    problems: list[UsageError] = []
+    for argument in arguments:
+        try:
+            found.append((argument, discover(argument)))
+        except UsageError as e:
+            problems.append(e)
+            found.append((argument, unrecognised(argument, e)))
+    if len(problems) == len(found):
+        raise problems[0]
+    names: dict[str, str] = {}
+    for argument, project in found:
+        if project.name in names:
+            raise UsageError(
+                f"{names[project.name]} and {argument} are both called {project.name}: "
+                f"give one another name, as in NAME={argument}"
+            )
+        names[project.name] = argument
+    return found
+
+
+def _check_default(settings: Settings, names: list[str]) -> None:
+    if settings.default_crew is not None and settings.default_crew not in names:
+        raise UsageError(
+            f"default_crew: {settings.default_crew} is not served; there are: {', '.join(names)}"
+        )
+
+
+def _banner(projects: list[Project], settings: Settings, url: str, token: str) -> str:
+    named = next((project for project in projects if project.name == settings.default_crew), projects[0])
+    served, choice, path = f"{named.name} is served at {url}", "", "/kickoff"
+    if len(projects) > 1:
+        names = ", ".join(project.name for project in projects)
+        served = f"{len(projects)} crews are served at {url}\n  {names}"
+        if settings.default_crew is None:
+            choice, path = f" --crew {named.name}", f"/crews/{named.name}/kickoff"
+    inputs = likely_inputs(named)
     example = json.dumps({"inputs": dict.fromkeys(inputs, "...")})
     pairs = "".join(f" {name}=..." for name in inputs)
     return f"""
-  {project.name} is served at {url}
+  {served}
   token: {token}
 
   In another terminal:
     export CREWCAST_URL={url} CREWCAST_TOKEN={token}
-    crewcast kickoff --watch{pairs}
+    crewcast kickoff --watch{choice}{pairs}
   or:
-    curl -X POST {url}/kickoff -H 'Authorization: Bearer {token}' \\
+    curl -X POST {url}{path} -H 'Authorization: Bearer {token}' \\
       -H 'Content-Type: application/json' -d '{example}'
 """

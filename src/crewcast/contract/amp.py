@@ -25,6 +25,8 @@ URL_FIELDS = {
 # Fields of AMP that are taken and kept, and not acted upon yet.
 KEPT_FIELDS = ("humanInputWebhook", "humanInputWebhookUrl", "webhooks", "restoreFromStateId")
 KNOWN_FIELDS = frozenset({"inputs", "meta", *URL_FIELDS, *KEPT_FIELDS})
+# What CrewAI itself takes beside a flow's state.
+FLOW_INPUTS = frozenset({"id", "crewai_trigger_payload"})
 MAX_META_BYTES = 16 * 1024
 
 STATES = {
@@ -76,9 +78,13 @@ class Kickoff:
 
 @dataclass(frozen=True, slots=True)
 class CrewInputs:
-    """What is known of a crew's inputs; `derives` if a `@before_kickoff` may make some itself."""
+    """What is known of a crew's inputs: all `names`, those of them that are `required`, `only` if it takes no others (a
+    flow's state), `derives` if a `@before_kickoff` may make some itself.
+    """
 
     names: Sequence[str]
+    required: Sequence[str]
+    only: bool = False
     derives: bool = False
 
 
@@ -102,6 +108,40 @@ def parse_kickoff(body: bytes, crew: CrewInputs | None, check_url: UrlCheck) -> 
         options={name: request[name] for name in KEPT_FIELDS if request.get(name) is not None},
         warnings=warnings,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A person's decision about the task at which a run waits."""
+
+    kickoff_id: str
+    task_id: str
+    feedback: str
+    approve: bool
+
+
+def parse_resume(body: bytes) -> Resume:
+    """The decision in a request body, in snake or camel case, as AMP's documents and its server have it.
+
+    Raises Problem: 400 for what is not a JSON object, 422 for everything inside it.
+    """
+    request = json_object(body)
+    kickoff_id = _field(request, ("execution_id", "executionId", "kickoff_id", "kickoffId"), str, "a text")
+    task_id = _field(request, ("task_id", "taskId"), (str, int), "a text")
+    feedback = _field(request, ("human_feedback", "humanFeedback"), str, "a text")
+    approve = _field(request, ("is_approve", "isApprove"), bool, "true or false")
+    return Resume(kickoff_id, str(task_id), feedback, approve)
+
+
+def _field(request: JSON, names: Sequence[str], kind: type | tuple[type, ...], what: str) -> Any:
+    for name in names:
+        value = request.get(name)
+        if value is not None:
+            # In Python a truth is a number too.
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise _invalid(name, f"must be {what}")
+            return value
+    raise _invalid(names[0], "is required")
 
 
 def json_object(body: bytes) -> JSON:
@@ -170,7 +210,8 @@ def _warnings(request: JSON) -> list[str]:
 
 
 def _inputs(request: JSON, crew: CrewInputs | None, warnings: list[str]) -> JSON:
-    needed = list(crew.names) if crew is not None else []
+    needed = list(crew.required) if crew is not None else []
+    known = set(crew.names) if crew is not None else set()
     inputs = request.get("inputs")
     if inputs is None:
         raise Problem(
@@ -182,7 +223,7 @@ def _inputs(request: JSON, crew: CrewInputs | None, warnings: list[str]) -> JSON
         )
     if not isinstance(inputs, dict):
         raise _invalid("inputs", "must be an object of input names and values")
-    misplaced = [name for name in URL_FIELDS if name in inputs and name not in needed]
+    misplaced = [name for name in URL_FIELDS if name in inputs and name not in known]
     if misplaced:
         names = ", ".join(misplaced)
         raise Problem(
@@ -201,10 +242,25 @@ def _inputs(request: JSON, crew: CrewInputs | None, warnings: list[str]) -> JSON
             f"Missing required inputs: {', '.join(missing)}",
             {"missing_inputs": missing},
         )
-    for name, value in inputs.items():
-        if isinstance(value, (dict, list)) or value is None:
-            warnings.append(f"input {name!r} is not a plain value; CrewAI puts str() of it into prompts")
+    warnings += _odd_inputs(inputs, crew)
     return inputs
+
+
+def _odd_inputs(inputs: JSON, crew: CrewInputs | None) -> list[str]:
+    """What is no error, and most likely not meant."""
+    if crew is None or not crew.only:
+        return [
+            f"input {name!r} is not a plain value; CrewAI puts str() of it into prompts"
+            for name, value in inputs.items()
+            if isinstance(value, (dict, list)) or value is None
+        ]
+    warnings = []
+    for name in inputs:
+        if name not in crew.names and name not in FLOW_INPUTS:
+            near = get_close_matches(name, crew.names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            warnings.append(f"input {name!r} is no field of the flow's state{hint}")
+    return warnings
 
 
 def _lanes(request: JSON, check_url: UrlCheck) -> list[tuple[str, url.Target, Channel]]:

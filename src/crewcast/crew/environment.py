@@ -11,7 +11,7 @@ OURS = "CREWCAST_"
 
 
 def interpreter(root: str, explicit: str | None = None) -> str:
-    """The Python of a project: the one named, or its `.venv`, or else ours.
+    """The Python of a project: the one named, or its `.venv` (or `venv`), or else ours.
 
     Raises UsageError if the named one cannot be run.
     """
@@ -19,8 +19,11 @@ def interpreter(root: str, explicit: str | None = None) -> str:
         if not os.access(explicit, os.X_OK) or Path(explicit).is_dir():
             raise UsageError(f"--python {explicit}: there is no Python interpreter to run")
         return explicit
-    own = Path(root, ".venv", "bin", "python")
-    return str(own) if os.access(own, os.X_OK) else sys.executable
+    for folder in (".venv", "venv"):
+        own = Path(root, folder, "bin", "python")
+        if os.access(own, os.X_OK):
+            return str(own)
+    return sys.executable
 
 
 def variables(environ: Mapping[str, str], python: str) -> dict[str, str]:

@@ -86,14 +86,15 @@ class Mapping:
 
     def _task_completed(self, raw: JSON) -> list[Draft]:
         drafts = []
-        if raw["task_id"] not in self._stepped:
+        if raw["task_id"] not in self._stepped and "method" not in raw:
             # An LLM class of the project's own may report no calls: the answer is its one thought.
+            # (A flow's method may be plain code, which thinks nothing.)
             drafts.append(self._step(raw, "thought", content=raw.get("output", "")))
         return [*drafts, self._task(raw, "completed", raw.get("output"))]
 
     def _task_failed(self, raw: JSON) -> list[Draft]:
         drafts = []
-        if raw["task_id"] not in self._stepped:
+        if raw["task_id"] not in self._stepped and "method" not in raw:
             drafts.append(self._step(raw, "thought", content=f"The task failed: {raw.get('error', '')}"))
         return [*drafts, self._task(raw, "error", raw.get("error"))]
 

@@ -224,7 +224,8 @@ class _Record:
         for message in messages:
             match message["op"]:
                 case "started":
-                    run = runs.progress(run, total_tasks=len(message["tasks"]))
+                    if message["tasks"] is not None:  # a flow's are not known before they begin
+                        run = runs.progress(run, total_tasks=len(message["tasks"]))
                 case "event":
                     run = self._progress(run, message)
                     drafts += self._mapping.drafts(message)
@@ -249,6 +250,8 @@ class _Record:
         task_id = raw.get("task_id")
         if raw["type"] == "task_started":
             return runs.progress(run, current_task=task_id)
+        if raw["type"] == "method_execution_started":
+            return runs.progress(run, current_task=raw["method"])
         if raw["type"] == "task_completed" and task_id is not None:
             self._finished_tasks[task_id] = {
                 name: raw[name] for name in ("task_id", "agent", "output", "execution_time") if name in raw

@@ -14,7 +14,8 @@ from crewcast.core.event import Channel, Event
 from crewcast.core.run import RunState
 
 NOW = 1_750_000_000_000_000
-CREW = CrewInputs(["audience", "topic"])
+NAMES = ["audience", "topic"]
+CREW = CrewInputs(NAMES, NAMES)
 INPUTS = {"topic": "tea", "audience": "all"}
 
 
@@ -71,7 +72,7 @@ def test_while_crewai_loads_nothing_is_known_to_be_missing():
 
 
 def test_a_crew_that_makes_inputs_itself_gets_a_warning():
-    found = parse({"inputs": {"topic": "tea"}}, CrewInputs(CREW.names, derives=True))
+    found = parse({"inputs": {"topic": "tea"}}, CrewInputs(NAMES, NAMES, derives=True))
     assert found.warnings == ["the crew's @before_kickoff is expected to make: audience"]
 
 
@@ -124,7 +125,7 @@ def test_urls_under_inputs_get_a_did_you_mean(name):
 
 
 def test_a_crew_may_really_have_an_input_of_that_name():
-    assert parse({"inputs": {"taskWebhookUrl": "x"}}, CrewInputs(["taskWebhookUrl"])).inputs
+    assert parse({"inputs": {"taskWebhookUrl": "x"}}, CrewInputs(["taskWebhookUrl"], [])).inputs
 
 
 def test_unknown_fields_come_back_as_warnings():

@@ -1,9 +1,11 @@
 """An exception as the project's developer wants to read it: where in the project, and without our frames."""
 
+import re
 import traceback
 from pathlib import Path
 from types import TracebackType
 
+from .advice import advice
 from .wire import clean, text
 
 OURS = Path(__file__).resolve().parent
@@ -13,13 +15,16 @@ IMPORT_SYSTEM = ("<frozen importlib", "/importlib/__init__.py")
 ASYNCIO_PROBE = "no running event loop"
 
 
+PYDANTIC = re.compile(r"Value error, (.+?) \[type=value_error", re.DOTALL)
+
+
 class ProjectError(Exception):
     """The project cannot be loaded, and no exception of its own says why."""
 
 
 def summary(error: BaseException, root: str) -> str:
-    """`ValueError: too short (src/pkg/crew.py:12)`."""
-    message = text(error)
+    """`ValueError: too short (src/pkg/crew.py:12)`, and what to do about it where that is known."""
+    message = _message(error)
     if isinstance(error, ProjectError):
         return message
     if isinstance(error, SyntaxError):
@@ -28,7 +33,17 @@ def summary(error: BaseException, root: str) -> str:
     name = type(error).__name__
     headline = name + ": " + message if message else name
     place = _place(error, root)
-    return clean(headline + " (" + place + ")" if place and place not in headline else headline)
+    if place and place not in headline:
+        headline += " (" + place + ")"
+    remedy = advice(error, message, root)
+    return clean(headline + "; " + remedy if remedy else headline)
+
+
+def _message(error: BaseException) -> str:
+    """The error's text in one line; of pydantic's, what the validator said."""
+    message = text(error)
+    said = PYDANTIC.findall(message)
+    return " ".join((said[-1] if said else message).split())
 
 
 def report(error: BaseException) -> str:
@@ -48,6 +63,8 @@ def has_frame(error: BaseException, function: str) -> bool:
 def _place(error: BaseException, root: str) -> str:
     """The project's innermost line on the way to the error."""
     steps = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    # A frozen module of Python has no file.
+    steps = [(name, line) for name, line in steps if not name.startswith("<")]
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         steps.append((error.filename, error.lineno))
     for filename, line in reversed(steps):

@@ -1,18 +1,12 @@
-"""One job: describe a crew, or run it."""
+"""One job: describe a crew or flow, or run it."""
 
 import importlib
-import re
 import time
 from typing import Any
 
-from . import errors, project
+from . import advice, crews, errors, events, flows, project
 from .channel import Channel
-from .events import Sink
-from .tasks import TaskBook, role_of, stable_ids
-from .wire import text
-
-# CrewAI's own pattern of what it interpolates (crewai/utilities/string_utils.py).
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
+from .tasks import TaskBook
 
 
 def perform(job: dict[str, Any], channel: Channel) -> None:
@@ -24,15 +18,15 @@ def perform(job: dict[str, Any], channel: Channel) -> None:
             _name_run(job["run_id"])
         if job.get("stub_llm"):
             importlib.import_module(".stub", __package__).point_at(job["stub_llm"]["base_url"])
-        crew = project.load_crew(job["project"])
-        description = _describe(crew)
+        loaded = project.load(job["project"])
+        description = _describe(loaded)
     except BaseException as error:
         channel.send_last(_failed("load", errors.summary(error, root), errors.report(error), [], 0.0))
         return
     if job["op"] == "describe":
         channel.send_last(description)
     else:
-        channel.send_last(_run(crew, job, description, channel))
+        channel.send_last(_run(loaded, job, description, channel))
 
 
 def _name_run(run_id: str) -> None:
@@ -44,82 +38,75 @@ def _name_run(run_id: str) -> None:
     execution.set_execution_uuid(run_id)
 
 
-def _describe(crew: Any) -> dict[str, Any]:
-    tasks = [
-        {
-            "task_id": task_id,
-            "agent": role_of(getattr(task, "agent", None)),
-            "human_input": bool(getattr(task, "human_input", False)),
+def _describe(loaded: project.Loaded) -> dict[str, Any]:
+    """`inputs` are what may be given (`only`: nothing else), `required` what must be; a flow's tasks show as they begin."""
+    value = loaded.value
+    if flows.is_flow(value):
+        shape = {
+            "name": flows.name_of(value),
+            "inputs": flows.inputs_of(value),
+            "required": [],
+            "only": not flows.takes_others(value),
+            "tasks": None,
+            "before_kickoff": False,
         }
-        for task_id, task in zip(stable_ids(crew.tasks), crew.tasks, strict=True)
-    ]
-    return {
-        "op": "described",
-        "name": crew.name,
-        # CrewAI lists whatever stands in braces, samples of JSON too; it fills in only these names.
-        "inputs": sorted(name for name in crew.fetch_inputs() if VARIABLE.fullmatch(name)),
-        "tasks": tasks,
-        "before_kickoff": bool(crew.before_kickoff_callbacks),
-    }
+    else:
+        required = [name for name in crews.inputs_of(value) if name not in loaded.defaults]
+        shape = {
+            "name": value.name,
+            "inputs": required,
+            "required": required,
+            "only": False,
+            "tasks": crews.tasks_of(value),
+            "before_kickoff": bool(value.before_kickoff_callbacks),
+        }
+    keys = [] if flows.is_flow(value) else advice.missing_keys(value)
+    return {"op": "described", **shape, "warnings": [*loaded.warnings, *advice.pins(), *keys]}
 
 
-def _run(crew: Any, job: dict[str, Any], description: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """Kick the crew off; the outcome as a line."""
-    reviewed = [task["task_id"] for task in description["tasks"] if task["human_input"]]
-    if reviewed:
-        reason = "human_input=True is not supported yet; it is set on: " + ", ".join(reviewed)
-        return _failed("human_input", reason, "", [], 0.0)
-    inputs = job.get("inputs") or {}
-    missing = [name for name in description["inputs"] if name not in inputs]
+def _run(
+    loaded: project.Loaded, job: dict[str, Any], description: dict[str, Any], channel: Channel
+) -> dict[str, Any]:
+    """Kick the crew or flow off; the outcome as a line."""
+    value, root = loaded.value, job["project"]["root"]
+    is_flow = flows.is_flow(value)
+    refusal = (flows if is_flow else crews).refusal(value)
+    if refusal is not None:
+        return _failed("refused", refusal, "", [], 0.0)
+    inputs = {**loaded.defaults, **(job.get("inputs") or {})}
+    missing = [name for name in description["required"] if name not in inputs]
     if missing and not description["before_kickoff"]:
         # CrewAI itself looks only when there are any inputs, and else sends the braces to the model.
         return _failed("input", ", ".join(missing) + _takes(description), "", [], 0.0)
-    book = TaskBook(crew.tasks)
-    sink = Sink(channel, book)
-    importlib.import_module("crewai.events.stream_context").add_stream_sink(sink)
-    _release_async_tasks()
-    # A streaming kickoff() returns an iterator and runs nothing until it is read.
-    crew.stream = False
-    channel.send({"op": "started", "tasks": book.overview()})
+    book = TaskBook([] if is_flow else value.tasks)
+    sink = events.Sink(channel, book, value if is_flow else None)
+    events.listen(sink)
+    crews.release_async_tasks()
+    channel.send({"op": "started", "tasks": None if is_flow else book.overview()})
     begin = time.monotonic()
     try:
-        result = crew.kickoff(inputs=inputs)
-        outcome = {
-            "op": "finished",
-            # An after_kickoff callback may return anything.
-            "output": text(getattr(result, "raw", result)),
-            "tasks": book.finished(),
-            "seconds": _since(begin),
-            "usage": _usage(result),
-        }
+        output, usage = flows.kick_off(value, inputs) if is_flow else crews.kick_off(value, inputs)
+    except events.Refused as error:
+        sink.abandon_calls(None, "the run ended before the tool did")
+        return _failed("refused", str(error), "", book.finished(), _since(begin))
     except BaseException as error:
         sink.abandon_calls(None, "the run failed before the tool ended")
         kind, hint = "crew", ""
         if errors.has_frame(error, "_interpolate_inputs") and not book.any_started():
             kind, hint = "input", _takes(description)
-        summary = errors.summary(error, job["project"]["root"]) + hint
+        summary = errors.summary(error, root) + hint
         return _failed(kind, summary, errors.report(error), book.finished(), _since(begin))
-    return outcome
+    return {
+        "op": "finished",
+        "output": output,
+        "tasks": book.finished(),
+        "seconds": _since(begin),
+        "usage": None if usage is None else dict(usage),
+    }
 
 
 def _takes(description: dict[str, Any]) -> str:
     return "; the crew takes: " + ", ".join(description["inputs"])
-
-
-def _release_async_tasks() -> None:
-    """CrewAI's thread for an async task hands over exceptions but no SystemExit, for which kickoff() waits for ever."""
-    task_class = importlib.import_module("crewai.task").Task
-    execute = getattr(task_class, "_execute_task_async", None)
-    if execute is None:
-        return
-
-    def guarded(self: Any, agent: Any, context: Any, tools: Any, future: Any) -> None:
-        try:
-            execute(self, agent, context, tools, future)
-        except BaseException as error:
-            future.set_exception(error)
-
-    task_class._execute_task_async = guarded  # noqa: SLF001 - there is no other place to catch it
 
 
 def _failed(kind: str, error: str, trace: str, tasks: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
@@ -135,8 +122,3 @@ def _failed(kind: str, error: str, trace: str, tasks: list[dict[str, Any]], seco
 
 def _since(begin: float) -> float:
     return round(time.monotonic() - begin, 6)
-
-
-def _usage(result: Any) -> dict[str, Any] | None:
-    usage = getattr(result, "token_usage", None)
-    return None if usage is None else dict(usage)

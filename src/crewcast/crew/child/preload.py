@@ -35,7 +35,6 @@ USUAL = [
     "crewai.agents.agent_executor",  # since 1.15.29, before that the next two
     "crewai.agents.crew_agent_executor",  # until 1.15.28
     "crewai.experimental.agent_executor",  # until 1.15.28
-    "crewai.events.stream_context",  # since 1.15.2
     "crewai.execution",  # since 1.15.16
     "crewai.hooks.contexts",  # since 1.15.3
     "crewai.knowledge.knowledge",

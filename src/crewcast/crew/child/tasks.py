@@ -1,23 +1,25 @@
-"""Task ids that mean the same in every process, and what is known of each task of a crew."""
+"""Task ids that mean the same in every process, and what is known of each task of a run."""
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from .wire import text
 
 
-def stable_ids(tasks: Sequence[Any]) -> list[str]:
-    """A task's name, or `task-<n>`; a repeated one gets `-2`, `-3`. CrewAI's own ids are new at every build."""
+def stable_ids(tasks: Sequence[Any], first: int = 1, taken: Iterable[str] = ()) -> list[str]:
+    """A task's name, or `task-<n>` counted from `first`; one that is `taken` gets `-2`, `-3`.
+
+    CrewAI's own ids are new at every build.
+    """
+    used = set(taken)
     ids: list[str] = []
-    for position, task in enumerate(tasks, start=1):
+    for position, task in enumerate(tasks, start=first):
         name = text(getattr(task, "name", None) or "").strip() or "task-" + str(position)
-        candidate, copy = name, 2
-        while candidate in ids:
-            candidate, copy = name + "-" + str(copy), copy + 1
-        ids.append(candidate)
+        ids.append(_free(name, used))
+        used.add(ids[-1])
     return ids
 
 
@@ -27,58 +29,87 @@ def role_of(agent: Any) -> str | None:
     return text(role).strip() or None if role else None
 
 
-class TaskBook:
-    """The tasks of one run."""
+def _free(name: str, used: set[str]) -> str:
+    candidate, copy = name, 2
+    while candidate in used:
+        candidate, copy = name + "-" + str(copy), copy + 1
+    return candidate
 
-    def __init__(self, tasks: Sequence[Any]) -> None:
-        self._tasks = list(tasks)
-        self._order = stable_ids(tasks)
-        self._by_uuid = {str(task.id): name for task, name in zip(self._tasks, self._order, strict=True)}
+
+class TaskBook:
+    """The tasks of one run: those of its crew, or of a flow's crews as they begin, and the flow's methods."""
+
+    def __init__(self, tasks: Sequence[Any] = ()) -> None:
+        # By id, in the order in which they became known; the value is the agent.
+        self._known: dict[str, str | None] = {}
+        self._crew_tasks = 0
+        self._by_uuid: dict[str, str] = {}
         self._started: dict[str, float] = {}
+        self._open: dict[str, None] = {}
         self._finished: dict[str, dict[str, Any]] = {}
         # Set when a task starts, in the context that its agents, tools and threads inherit.
         self._current: ContextVar[str | None] = ContextVar("crewcast_current_task", default=None)
-        self._last_started: str | None = None
         self._lock = threading.Lock()
+        self.add(tasks)
+
+    def add(self, tasks: Sequence[Any]) -> None:
+        """The tasks of one more crew. A crew that is kicked off again has them again: they get ids of their own."""
+        with self._lock:
+            ids = stable_ids(tasks, self._crew_tasks + 1, self._known)
+            self._crew_tasks += len(ids)
+            for task_id, task in zip(ids, tasks, strict=True):
+                self._known[task_id] = role_of(getattr(task, "agent", None))
+                self._by_uuid[str(task.id)] = task_id
+
+    def claim(self, name: str) -> str:
+        """An id for what is no task of a crew: a flow's method."""
+        with self._lock:
+            task_id = _free(name, set(self._known))
+            self._known[task_id] = None
+            return task_id
 
     def overview(self) -> list[dict[str, Any]]:
-        return [
-            {"task_id": name, "agent": role_of(getattr(task, "agent", None))}
-            for name, task in zip(self._order, self._tasks, strict=True)
-        ]
+        return [{"task_id": task_id, "agent": agent} for task_id, agent in self._known.items()]
 
     def known(self, uuid: Any) -> str | None:
-        """The id of one of the crew's own tasks."""
+        """The id of one of the run's own tasks."""
         return self._by_uuid.get(str(uuid))
 
-    def attributed(self, uuid: Any) -> str | None:
-        """The task that an event belongs to: its own, or for delegated work and nested crews the one around it."""
-        return self.known(uuid) or self._current.get() or self._last_started
+    def current(self) -> str | None:
+        """The task that this code runs in: known by the context, which tools and their threads inherit."""
+        task_id = self._current.get()
+        return task_id if task_id in self._open else None
+
+    def newest(self) -> str | None:
+        """The task that started last of those that have not ended: the best guess where the context says nothing."""
+        with self._lock:
+            return next(reversed(self._open), None)
 
     def start(self, task_id: str) -> None:
         self._current.set(task_id)
         with self._lock:
             self._started[task_id] = time.monotonic()
-            self._last_started = task_id
+            self._open[task_id] = None
 
     def seconds(self, task_id: str) -> float:
         with self._lock:
             begin = self._started.get(task_id)
         return 0.0 if begin is None else round(time.monotonic() - begin, 6)
 
-    def finish(self, task_id: str, agent: str | None, output: str, seconds: float) -> None:
+    def end(self, task_id: str) -> None:
         with self._lock:
-            self._finished[task_id] = {
-                "task_id": task_id,
-                "agent": agent,
-                "output": output,
-                "execution_time": seconds,
-            }
+            self._open.pop(task_id, None)
+
+    def finish(self, task_id: str, agent: str | None, output: str, seconds: float) -> None:
+        self.end(task_id)
+        done = {"task_id": task_id, "agent": agent, "output": output, "execution_time": seconds}
+        with self._lock:
+            self._finished[task_id] = {name: value for name, value in done.items() if value is not None}
 
     def finished(self) -> list[dict[str, Any]]:
-        """What is done, in the crew's order."""
+        """What is done, in the order in which it became known: a crew's own order."""
         with self._lock:
-            return [self._finished[name] for name in self._order if name in self._finished]
+            return [self._finished[task_id] for task_id in self._known if task_id in self._finished]
 
     def any_started(self) -> bool:
-        return self._last_started is not None
+        return bool(self._started)

@@ -49,6 +49,18 @@ def text(value: Any) -> str:
         return "<" + type(value).__name__ + ">"
 
 
+def as_text(result: Any) -> str:
+    """What a crew, a task or a method returned: CrewAI's outputs and texts as they are, other values as JSON, None as ""."""
+    raw = getattr(result, "raw", result)
+    if raw is None:
+        return ""
+    if isinstance(raw, str):
+        return text(raw)
+    if isinstance(raw, (bool, int, float, dict, list, tuple, set, frozenset)) or hasattr(raw, "model_dump"):
+        return json.dumps(plain(raw), ensure_ascii=False, allow_nan=False)
+    return text(raw)
+
+
 def clean(value: str) -> str:
     """`value` as Unicode text: surrogate pairs joined, lone surrogates replaced by U+FFFD."""
     try:

@@ -1,5 +1,6 @@
 """Task ids that survive a rebuild of the crew, and what is known of each task."""
 
+import contextvars
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -49,15 +50,28 @@ def test_no_agent_has_no_role():
     assert role_of(None) is None
 
 
-def test_events_without_a_known_task_belong_to_the_last_started():
+def test_a_task_is_current_where_it_started_and_until_it_ends():
     tasks = [Task("a"), Task("b")]
     book = TaskBook(tasks)
-    assert book.attributed(uuid4()) is None
     assert not book.any_started()
-    book.start("b")
-    assert book.attributed(None) == "b"
-    assert book.attributed(str(tasks[0].id)) == "a"
+    assert (book.current(), book.newest()) == (None, None)
+    book.start("a")
+    contextvars.copy_context().run(book.start, "b")
+    assert (book.current(), book.newest()) == ("a", "b")
+    book.end("a")
+    assert (book.current(), book.newest()) == (None, "b")
+    assert book.known(str(tasks[0].id)) == "a"
     assert book.known("unknown") is None
+
+
+def test_a_crew_that_is_kicked_off_again_has_tasks_of_its_own():
+    tasks = [Task("a"), Task()]
+    book = TaskBook(tasks)
+    again = [Task("a"), Task()]
+    book.add(again)
+    assert [book.known(task.id) for task in tasks + again] == ["a", "task-2", "a-2", "task-4"]
+    assert book.claim("a") == "a-3"
+    assert book.claim("save") == "save"
 
 
 def test_finished_tasks_are_listed_in_the_order_of_the_crew():

@@ -1,0 +1,54 @@
+"""What a project kicks off by itself while it is loaded: it is stopped there, and that crew or flow is the one to serve."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+KICKOFFS = (
+    "kickoff",
+    "kickoff_async",
+    "akickoff",
+    "kickoff_for_each",
+    "kickoff_for_each_async",
+    "akickoff_for_each",
+)
+
+
+class KickedOff(BaseException):
+    """Leaves the project's code at its kickoff. No Exception: scripts catch those and print them."""
+
+
+class Captured:
+    """What was about to be kicked off first, if anything was."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+
+@contextmanager
+def stopped_at_kickoff() -> Iterator[Captured]:
+    """Within, a kickoff of any crew or flow runs nothing and leaves the block; `value` says whose it was."""
+    captured = Captured()
+    classes = [importlib.import_module("crewai").Crew, importlib.import_module("crewai.flow.flow").Flow]
+    replaced: list[tuple[Any, str, Any]] = []
+
+    def stop(self: Any, *_args: Any, **_inputs: Any) -> Any:
+        if captured.value is None:
+            captured.value = self
+        raise KickedOff
+
+    for owner in classes:
+        for name in KICKOFFS:
+            if name in vars(owner):
+                replaced.append((owner, name, vars(owner)[name]))
+                setattr(owner, name, stop)
+    try:
+        yield captured
+    except BaseException:
+        # KickedOff, or what the project made of it.
+        if captured.value is None:
+            raise
+    finally:
+        for owner, name, method in replaced:
+            setattr(owner, name, method)

@@ -1,0 +1,69 @@
+"""A crew: what it takes, and how it is run."""
+
+import importlib
+import re
+from typing import Any
+
+from .tasks import role_of, stable_ids
+from .wire import as_text
+
+# CrewAI's own pattern of what it interpolates (crewai/utilities/string_utils.py).
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
+PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_\-]*)}")
+
+
+def is_crew(value: Any) -> bool:
+    return hasattr(value, "kickoff") and hasattr(value, "tasks") and not isinstance(value, type)
+
+
+def inputs_of(crew: Any) -> list[str]:
+    """The names in braces, sorted."""
+    # CrewAI lists whatever stands in braces, samples of JSON too; it fills in only these names.
+    names = {name for name in crew.fetch_inputs() if VARIABLE.fullmatch(name)}
+    for task in crew.tasks:
+        # Filled in like the texts, and not listed by CrewAI.
+        names.update(PLACEHOLDER.findall(getattr(task, "output_file", None) or ""))
+    return sorted(names)
+
+
+def tasks_of(crew: Any) -> list[dict[str, Any]]:
+    return [
+        {"task_id": task_id, "agent": role_of(getattr(task, "agent", None))}
+        for task_id, task in zip(stable_ids(crew.tasks), crew.tasks, strict=True)
+    ]
+
+
+def refusal(crew: Any) -> str | None:
+    """Why this crew cannot be run by a server, if so."""
+    ids = stable_ids(crew.tasks)
+    reviewed = [
+        name for name, task in zip(ids, crew.tasks, strict=True) if getattr(task, "human_input", False)
+    ]
+    if reviewed:
+        return "human_input=True is not supported yet; it is set on: " + ", ".join(reviewed)
+    return None
+
+
+def kick_off(crew: Any, inputs: dict[str, Any]) -> tuple[str, Any]:
+    """Run the crew; its result as text, and what it used of its LLMs."""
+    # A streaming kickoff() returns an iterator and runs nothing until it is read.
+    crew.stream = False
+    result = crew.kickoff(inputs=inputs)
+    # An after_kickoff callback may return anything.
+    return as_text(result), getattr(result, "token_usage", None)
+
+
+def release_async_tasks() -> None:
+    """CrewAI's thread for an async task hands over exceptions but no SystemExit, for which kickoff() waits for ever."""
+    task_class = importlib.import_module("crewai.task").Task
+    execute = getattr(task_class, "_execute_task_async", None)
+    if execute is None:
+        return
+
+    def guarded(self: Any, agent: Any, context: Any, tools: Any, future: Any) -> None:
+        try:
+            execute(self, agent, context, tools, future)
+        except BaseException as error:
+            future.set_exception(error)
+
+    task_class._execute_task_async = guarded  # noqa: SLF001 - there is no other place to catch it

@@ -1,0 +1,4 @@
+@echo off
+call .venv\Scripts\activate
+python crew.py
+pause

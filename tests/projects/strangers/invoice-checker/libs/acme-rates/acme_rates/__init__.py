@@ -1,0 +1,3 @@
+from acme_rates.tools import ExchangeRates
+
+__all__ = ["ExchangeRates"]

@@ -1,0 +1,3 @@
+"""python -m meal_planner"""
+
+from meal_planner.crew import MealPlannerCrew
