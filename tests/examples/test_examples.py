@@ -30,7 +30,7 @@ def test_each_has_a_name_of_its_own():
 @each
 def test_it_needs_the_crewai_that_it_is_tested_with(example: Example):
     (needed,) = example.pyproject["project"]["dependencies"]
-    tested = [each for each in PYPROJECT["dependency-groups"]["dev"] if each.startswith("crewai==")]
+    tested = [each for each in map(str, PYPROJECT["dependency-groups"]["dev"]) if each.startswith("crewai==")]
     assert [needed.replace("[tools]", "")] == tested
 
 
