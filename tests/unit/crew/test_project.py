@@ -228,3 +228,11 @@ def test_crews_see_none_of_our_variables():
         {"CREWCAST_TOKEN": "x", "HOME": "/h", "PATH": "/bin", "VIRTUAL_ENV": "/v"}, "/p/bin/python"
     )
     assert seen == {"HOME": "/h", "PATH": "/p/bin:/bin"}
+
+
+def test_the_example_command_of_a_json_crew_leaves_out_what_has_a_default(tmp_path):
+    definition = '{\n  // {not} one\n  "tasks": [{"description": "{pupils} without {avoid}"}],\n  "inputs": {"avoid": "nuts"}\n}\n'
+    found = discover(
+        project(tmp_path, {"crew.jsonc": definition, "agents/a.jsonc": '{"role": "{topic} cook"}'})
+    )
+    assert likely_inputs(found) == ["not", "pupils", "topic"]
