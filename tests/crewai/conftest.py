@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import uvicorn
@@ -29,8 +30,8 @@ def crewai_is_imported():
 
 
 @pytest.fixture(scope="session")
-def base_url():
-    """The offline LLM."""
+def base_url() -> Iterator[str]:
+    """The offline LLM on a real socket."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         # CrewAI never closes its HTTP clients; kept-alive sockets would be reported in whichever test they die.

@@ -76,7 +76,7 @@ def test_the_name_comes_from_the_argument_or_pyproject_or_the_folder(tmp_path):
             {"a/b.json": "{}", "pyproject.toml": '[tool.crewai]\ntype = "crew"\ndefinition = "a/b.json"\n'},
             ("json", "", ".", "", "a/b.json"),
         ),
-        ({"src/pkg/flow.yaml": "schema: crewai.flow/v1\n"}, ("declarative-flow", "", ".", "", "src/pkg/flow.yaml")),
+        ({"src/pkg/flow.yaml": "schema: crewai.flow/v1\n"}, ("declarative-flow", "", "src", "", "src/pkg/flow.yaml")),
         (
             {"x.yaml": "", "pyproject.toml": '[tool.crewai]\ntype = "flow"\ndefinition = "x.yaml"\n'},
             ("declarative-flow", "", ".", "", "x.yaml"),
@@ -228,3 +228,11 @@ def test_crews_see_none_of_our_variables():
         {"CREWCAST_TOKEN": "x", "HOME": "/h", "PATH": "/bin", "VIRTUAL_ENV": "/v"}, "/p/bin/python"
     )
     assert seen == {"HOME": "/h", "PATH": "/p/bin:/bin"}
+
+
+def test_the_example_command_of_a_json_crew_leaves_out_what_has_a_default(tmp_path):
+    definition = '{\n  // {not} one\n  "tasks": [{"description": "{pupils} without {avoid}"}],\n  "inputs": {"avoid": "nuts"}\n}\n'
+    found = discover(
+        project(tmp_path, {"crew.jsonc": definition, "agents/a.jsonc": '{"role": "{topic} cook"}'})
+    )
+    assert likely_inputs(found) == ["not", "pupils", "topic"]
