@@ -23,6 +23,8 @@ from tests.crewai.told import Told
 def crewai_is_imported():
     os.environ.setdefault("CREWAI_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("CREWAI_TRACING_ENABLED", "false")
+    # Or releases before 1.13 ask at the end of a first run whether its traces are of interest.
+    os.environ.setdefault("CREWAI_TESTING", "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in ("crewai", "crewai_tools"):
