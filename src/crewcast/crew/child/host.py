@@ -21,7 +21,7 @@ CHUNK = 65536
 MAX_DESCRIPTORS = 64
 
 
-def serve(control_fd: int) -> int:
+def serve(control_fd: int, *, memory: bool = False) -> int:
     """Load, then fork on request until the control socket closes."""
     os.set_inheritable(control_fd, False)
     control = socket.socket(fileno=control_fd)
@@ -30,7 +30,7 @@ def serve(control_fd: int) -> int:
     _say(control, {"op": "loading"})
     begin = time.monotonic()
     try:
-        preload.preload()
+        preload.preload(memory=memory)
     except (Exception, SystemExit) as error:
         _say(control, {"op": "unusable", "error": _advice(error), "traceback": traceback.format_exc()})
         return 1
