@@ -5,9 +5,13 @@ Its imports warn (deprecations of its own), and warnings are errors here: whiche
 
 import importlib
 import os
+import sys
 import warnings
 
 import pytest
+
+from tests.crewai.driver import Host
+from tests.crewai.flow_lab import flow_lab, tell
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,3 +22,42 @@ def crewai_is_imported():
         warnings.simplefilter("ignore")
         for name in ("crewai", "crewai_tools"):
             importlib.import_module(name)
+
+
+@pytest.fixture(scope="session")
+def flow_host():
+    host = Host(sys.executable, "--memory")
+    # One thread, so that forking is safe, also with what the memory needs.
+    assert (host.greeting[1]["op"], host.greeting[1]["threads"]) == ("ready", 1), host.greeting
+    yield host
+    assert host.close() == 0
+
+
+@pytest.fixture
+def start_flow(flow_host, tmp_path):
+    """A child at work on the flow in this code; `files` are more of the project's."""
+
+    def start(code, op="run", files=(), **fields):
+        for name, text in dict(files).items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text, "utf-8")
+        project = flow_lab(tmp_path, code)
+        return flow_host.start(tmp_path, op=op, about=project.job(), **fields)
+
+    yield start
+    flow_host.hang_up()
+
+
+@pytest.fixture
+def run_flow(start_flow):
+    """All that the flow told, held to what is true of every run."""
+    return lambda code, **fields: tell(start_flow(code, **fields))
+
+
+@pytest.fixture
+def describe_flow(start_flow):
+    def describe(code, **fields):
+        [told] = start_flow(code, op="describe", **fields).result()
+        return told
+
+    return describe

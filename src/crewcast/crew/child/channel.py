@@ -63,15 +63,18 @@ class Channel:
         with self._write_lock:
             self._write(message)
 
-    def send_and_wait(self, message: dict[str, Any]) -> None:
-        """Send with a number, and return when the server has acknowledged it.
+    def send_numbered(self, message: dict[str, Any]) -> int:
+        """Send what the server is to acknowledge; its number, for `wait`."""
+        with self._write_lock:
+            self._sent += 1
+            self._write({**message, "sync": self._sent})
+            return self._sent
+
+    def wait(self, number: int) -> None:
+        """Return when the server has acknowledged this number.
 
         Acknowledging n acknowledges everything before it: the server commits a channel's lines in order.
         """
-        with self._write_lock:
-            self._sent += 1
-            number = self._sent
-            self._write({**message, "sync": number})
         with self._acknowledgement:
             self._acknowledgement.wait_for(lambda: self._acknowledged >= number)
 
@@ -82,6 +85,11 @@ class Channel:
             self._ending = True
             self._write(message)
             self._closed = True
+
+    def leave(self) -> None:
+        """In a process that the project forks: it says nothing, and does not keep the channel open when this one ends."""
+        self._closed = True
+        self._sock.close()
 
     def _write(self, message: dict[str, Any]) -> None:
         if self._closed:

@@ -6,18 +6,22 @@ function to `EXTRACTORS`: it copies what is needed (events are live objects) and
 
 import importlib
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from .channel import Channel
-from .flows import Methods
+from .flows import Methods, asks_at_terminal
 from .tasks import TaskBook, role_of
 from .tools import Call, OpenCalls
 from .wire import as_text, text
 
 Fields = dict[str, Any]
+
+LEFT = "cancelled: the run went on without it"
 
 
 class Refused(BaseException):
@@ -27,60 +31,117 @@ class Refused(BaseException):
 class Sink:
     """Hears every event. It raises nothing but Refused: CrewAI would take that for the agent's failure and try again.
 
-    `flow` is the flow that is run, if it is one: its crews' tasks and its methods are the run's tasks.
+    `flow` is the flow that is run, if it is one: its crews' tasks and its methods are the run's tasks. `refuse` tells
+    the server that the run ends; from then on each event raises, so that no thread of the project goes on.
     """
 
-    def __init__(self, channel: Channel, book: TaskBook, flow: Any = None) -> None:
+    def __init__(
+        self, channel: Channel, book: TaskBook, flow: Any = None, refuse: Callable[[str], None] | None = None
+    ) -> None:
         self.book = book
         self.flow = flow
+        self.refusal: str | None = None
         self.methods = Methods(book)
         self.calls = OpenCalls()
         self._channel = channel
+        self._refuse = refuse
+        self._over = False
+        # Lines leave in the order in which what they tell was noted here.
+        self._order = threading.RLock()
 
     def __call__(self, source: Any, event: Any) -> None:
+        number = 0
         try:
-            extract = EXTRACTORS.get(event.type)
-            fields = extract(self, source, event) if extract is not None else None
-            if fields is not None:
-                self._send(fields.pop("type", event.type), fields)
+            with self._order:
+                number = self._tell(source, event)
+        except Refused as refused:
+            self._end(refused)
+            raise
         except Exception:
             sys.stderr.write("crewcast: an event of CrewAI could not be read\n")
             traceback.print_exc()
+        if number:
+            # The crew goes on when the server has committed: a task is finished when its checkpoint is.
+            self._channel.wait(number)
 
-    def place(self, uuid: Any) -> str | None:
+    def _tell(self, source: Any, event: Any) -> int:
+        """The number to wait for, if there is one."""
+        if self.refusal is not None:
+            raise Refused(self.refusal)
+        extract = EXTRACTORS.get(event.type) if not self._over else None
+        fields = extract(self, source, event) if extract is not None else None
+        return 0 if fields is None else self._send(fields.pop("type", event.type), fields)
+
+    def place(self, uuid: Any, agent: str | None) -> str | None:
         """The task that an event belongs to: its own; for delegated work and nested crews the one around it; else
         the flow's method. In a thread that inherited no context, what is at work.
         """
-        task_id = self.book.known(uuid) or self.book.current()
+        task_id = self.book.known(uuid)
         if task_id is not None:
+            # What comes late, from a thread that a time limit left behind, belongs to no task any more.
+            return None if self.book.is_over(task_id) else task_id
+        if (task_id := self.book.current()) is not None:
             return task_id
         if not self.methods.inside() and (task_id := self.book.newest()) is not None:
             return task_id
         method = self.methods.current()
-        if method is None:
+        if method is None or self.methods.in_crew():
+            # What a crew does around its tasks (its planning) is no work of the method.
             return None
         method.stepped = True
+        if agent is not None:
+            method.agents.add(agent)
         return method.task_id()
 
     def nested(self) -> bool:
         """Whether this code runs inside a task, in a tool say."""
-        return self.book.current() is not None or (
-            not self.methods.inside() and self.book.newest() is not None
-        )
+        return self.book.current() is not None
+
+    def places(self) -> list[ContextVar[Any]]:
+        """What says in a context where in the run its code belongs."""
+        return [self.book.place(), *self.methods.places()]
+
+    def close(self, why: str, *, completed: bool) -> None:
+        """Nothing is told from now on. What has begun gets its end: the calls, and in a run that is completed also the
+        tasks (a crew that a time limit cancelled, a method that lost a race).
+        """
+        with self._order:
+            self._over = True
+            self.abandon_calls(None, why)
+            for task_id, agent in self.book.left_open() if completed else []:
+                seconds = self.book.seconds(task_id)
+                told = {"task_id": task_id, "agent": agent, "error": LEFT, "execution_time": seconds}
+                self._send("task_failed", told)
+                self.book.end(task_id)
+
+    def leave(self) -> None:
+        """In a process that the project forks: what happens there is not told."""
+        self._over = True
+        # Another thread, which is not in this process, may have held it.
+        self._order = threading.RLock()
+        self._channel.leave()
+
+    def _end(self, refused: Refused) -> None:
+        with self._order:
+            if self.refusal is None:
+                self.refusal = str(refused)
+                self.close("the run ended before the tool did", completed=False)
+                if self._refuse is not None:
+                    self._refuse(self.refusal)
 
     def abandon_calls(self, task_id: str | None, reason: str) -> None:
         """Give the calls that will never end (of one task, or of all) a result."""
         for call in self.calls.abandon(task_id):
             self._send("tool_usage_error", {**_result(call), "args": call.args, "error": reason})
 
-    def _send(self, kind: str, fields: Fields) -> None:
+    def _send(self, kind: str, fields: Fields) -> int:
+        """The number to wait for, of the end of a task; else 0."""
         line = {"op": "event", "type": kind, "at": time.time_ns() // 1000}
         line.update((name, value) for name, value in fields.items() if value is not None)
         if kind in TASK_ENDS:
-            # The crew goes on when the server has committed: a task is finished when its checkpoint is.
-            self._channel.send_and_wait(line)
-        else:
-            self._channel.send(line)
+            return self._channel.send_numbered(line)
+        self._channel.send(line)
+        return 0
 
 
 def listen(sink: Sink) -> None:
@@ -109,6 +170,7 @@ def listen(sink: Sink) -> None:
 
 def _crew_kickoff_started(sink: Sink, source: Any, _event: Any) -> Fields | None:
     """A crew of the flow: its tasks are the run's, unless a tool runs it."""
+    sink.methods.enter_crew()
     reviewed = [text(task.name or task.description) for task in source.tasks if task.human_input]
     if reviewed:
         raise Refused("human_input=True is not supported yet; it is set on: " + ", ".join(reviewed))
@@ -119,6 +181,20 @@ def _crew_kickoff_started(sink: Sink, source: Any, _event: Any) -> Fields | None
         method.ran_crew = True
     sink.book.add(source.tasks)
     return None
+
+
+def _crew_kickoff_ended(sink: Sink, _source: Any, _event: Any) -> None:
+    sink.methods.leave_crew()
+
+
+def _flow_input_requested(_sink: Sink, source: Any, event: Any) -> None:
+    if asks_at_terminal(source):
+        raise Refused("self.ask() is not supported yet; it is called in: " + text(event.method_name))
+
+
+def _human_feedback_requested(_sink: Sink, _source: Any, event: Any) -> None:
+    """Of a flow inside another; the run's own is refused before it begins."""
+    raise Refused("@human_feedback is not supported yet; it is set on: " + text(event.method_name))
 
 
 def _method_execution_started(sink: Sink, source: Any, event: Any) -> Fields | None:
@@ -134,12 +210,18 @@ def _method_execution_finished(sink: Sink, source: Any, event: Any) -> Fields | 
     method = sink.methods.end(text(event.method_name)) if source is sink.flow else None
     if method is None or (method.ran_crew and not method.stepped):
         return None
-    task_id, seconds, output = method.task_id(), method.seconds(), as_text(event.result)
+    task_id, agent, seconds, output = (
+        method.task_id(),
+        method.agent(),
+        method.seconds(),
+        as_text(event.result),
+    )
     sink.abandon_calls(task_id, "the method ended before the tool did")
-    sink.book.finish(task_id, None, output, seconds)
+    sink.book.finish(task_id, agent, output, seconds)
     return {
         "type": "task_completed",
         "task_id": task_id,
+        "agent": agent,
         "output": output,
         "execution_time": seconds,
         "method": method.name,
@@ -149,13 +231,15 @@ def _method_execution_finished(sink: Sink, source: Any, event: Any) -> Fields | 
 def _method_execution_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
     """A method that failed is told unless a task inside it has told the failure."""
     method = sink.methods.end(text(event.method_name)) if source is sink.flow else None
-    if method is None or (method.task_failed and not method.stepped):
+    if method is None or (method.is_told(event.error) and not method.stepped):
         return None
     task_id = method.task_id()
     sink.abandon_calls(task_id, "the method failed before the tool ended")
+    sink.book.end(task_id)
     return {
         "type": "task_failed",
         "task_id": task_id,
+        "agent": method.agent(),
         "error": _error(event.error),
         "execution_time": method.seconds(),
         "method": method.name,
@@ -167,8 +251,9 @@ def _task_started(sink: Sink, source: Any, event: Any) -> Fields | None:
     if task_id is None:
         # A crew inside a tool has tasks of its own, which are nobody's business.
         return None
-    sink.book.start(task_id)
-    return {"task_id": task_id, "agent": role_of(getattr(source, "agent", None))}
+    agent = role_of(getattr(source, "agent", None))
+    sink.book.start(task_id, agent)
+    return {"task_id": task_id, "agent": agent}
 
 
 def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
@@ -191,7 +276,7 @@ def _task_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
     sink.book.end(task_id)
     method = sink.methods.current()
     if method is not None:
-        method.task_failed = True
+        method.task_failed(text(event.error))
     return {
         "task_id": task_id,
         "agent": role_of(getattr(source, "agent", None)),
@@ -262,6 +347,10 @@ Extractor = Callable[[Sink, Any, Any], Fields | None]
 # `tool_execution_error` is absent: CrewAI defines it and emits it nowhere. A tool that raises is a `tool_usage_error`.
 EXTRACTORS: dict[str, Extractor] = {
     "crew_kickoff_started": _crew_kickoff_started,
+    "crew_kickoff_completed": _crew_kickoff_ended,
+    "crew_kickoff_failed": _crew_kickoff_ended,
+    "flow_input_requested": _flow_input_requested,
+    "human_feedback_requested": _human_feedback_requested,
     "method_execution_started": _method_execution_started,
     "method_execution_finished": _method_execution_finished,
     "method_execution_failed": _method_execution_failed,
@@ -289,7 +378,8 @@ def _whose(sink: Sink, source: Any, event: Any) -> dict[str, str | None]:
         agent = text(event.agent_role).strip()
     task = getattr(event, "task", None)
     uuid = event.task_id or getattr(task, "id", None)
-    return {"task_id": sink.place(uuid), "agent": agent or role_of(getattr(task, "agent", None))}
+    agent = agent or role_of(getattr(task, "agent", None))
+    return {"task_id": sink.place(uuid, agent), "agent": agent}
 
 
 def _mode(source: Any) -> str:

@@ -106,7 +106,7 @@ def _find(module: ModuleType, project: dict[str, Any], warnings: list[str]) -> A
     if project["object"]:
         return _made(_attribute(module, project), _named(project))
     if project["kind"] == "flow":
-        return _flow_class(module, warnings)()
+        return _instance(_flow_class(module, warnings), _file(module))
     crew = _crew_class(module, warnings)().crew()
     if not crews.is_crew(crew):
         raise ProjectError(
@@ -157,7 +157,21 @@ def _made(value: Any, name: str) -> Any:
 
 def _instance(class_: type, name: str) -> Any:
     _check_arguments(class_, name)
-    return class_()
+    try:
+        return class_()
+    except Exception as error:
+        fields = flows.without_default(error, class_)
+        if not fields:
+            raise
+        raise ProjectError(
+            "the state of "
+            + class_.__name__
+            + " in "
+            + name
+            + " has fields without a default: "
+            + ", ".join(fields)
+            + "; CrewAI makes the state before the inputs come, so each needs one"
+        ) from error
 
 
 def _check_arguments(function: Any, name: str) -> None:

@@ -61,11 +61,13 @@ class TaskBook:
                 self._known[task_id] = role_of(getattr(task, "agent", None))
                 self._by_uuid[str(task.id)] = task_id
 
-    def claim(self, name: str) -> str:
-        """An id for what is no task of a crew: a flow's method."""
+    def claim(self, name: str, began: float) -> str:
+        """An id for what is no task of a crew: a flow's method, at work since then."""
         with self._lock:
             task_id = _free(name, set(self._known))
             self._known[task_id] = None
+            self._started[task_id] = began
+            self._open[task_id] = None
             return task_id
 
     def overview(self) -> list[dict[str, Any]]:
@@ -80,14 +82,29 @@ class TaskBook:
         task_id = self._current.get()
         return task_id if task_id in self._open else None
 
+    def is_over(self, task_id: str) -> bool:
+        with self._lock:
+            return task_id in self._started and task_id not in self._open
+
+    def left_open(self) -> list[tuple[str, str | None]]:
+        """What began and did not end, each with its agent."""
+        with self._lock:
+            return [(task_id, self._known[task_id]) for task_id in self._open]
+
+    def place(self) -> ContextVar[str | None]:
+        """What says in a context which task it runs in."""
+        return self._current
+
     def newest(self) -> str | None:
         """The task that started last of those that have not ended: the best guess where the context says nothing."""
         with self._lock:
             return next(reversed(self._open), None)
 
-    def start(self, task_id: str) -> None:
+    def start(self, task_id: str, agent: str | None = None) -> None:
+        """The task begins in this context; its agent may have got another name by its inputs."""
         self._current.set(task_id)
         with self._lock:
+            self._known[task_id] = agent or self._known[task_id]
             self._started[task_id] = time.monotonic()
             self._open[task_id] = None
 

@@ -50,7 +50,10 @@ def test_lines_that_wait_are_numbered_in_the_order_of_the_wire(ends, monkeypatch
     monkeypatch.setattr("crewcast.crew.child.channel.os._exit", stay)
     channel = Channel(ours)
     channel.listen()
-    waiting = [threading.Thread(target=channel.send_and_wait, args=({"op": "event"},)) for _ in range(8)]
+    waiting = [
+        threading.Thread(target=lambda: channel.wait(channel.send_numbered({"op": "event"})))
+        for _ in range(8)
+    ]
     for thread in waiting:
         thread.start()
     lines = theirs.makefile()
