@@ -33,7 +33,8 @@ def stopped_at_kickoff() -> Iterator[Captured]:
     classes = [importlib.import_module("crewai").Crew, importlib.import_module("crewai.flow.flow").Flow]
     replaced: list[tuple[Any, str, Any]] = []
 
-    for owner in classes:
+    # A class may have its kickoff from another that it starts from.
+    for owner in dict.fromkeys(base for each in classes for base in each.__mro__):
         for name in KICKOFFS:
             if name in vars(owner):
                 replaced.append((owner, name, vars(owner)[name]))
