@@ -14,6 +14,27 @@ def is_flow(value: Any) -> bool:
     return isinstance(value, importlib.import_module("crewai.flow.flow").Flow)
 
 
+def acts(flow_class: Any) -> bool:
+    """Whether the class has methods of a flow. CrewAI takes them from its own body alone, none from what it starts from."""
+    define = getattr(flow_class, "flow_definition", None)
+    if define is None:
+        # Older releases keep them here.
+        return bool(getattr(flow_class, "_start_methods", None) or getattr(flow_class, "_listeners", None))
+    try:
+        return bool(define().methods)
+    except Exception:
+        # What is wrong with them is told when an object is made.
+        return True
+
+
+def begins(flow: Any) -> bool:
+    """Whether a kickoff does anything: it runs the methods that start."""
+    definition = getattr(flow, "_definition", None)
+    if definition is None:
+        return bool(getattr(flow, "_start_methods", None))
+    return any(getattr(method, "is_start", True) for method in definition.methods.values())
+
+
 def name_of(flow: Any) -> str:
     definition = getattr(flow, "_definition", None)
     return text(getattr(flow, "name", None) or getattr(definition, "name", None) or type(flow).__name__)
