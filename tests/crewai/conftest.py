@@ -12,6 +12,7 @@ import pytest
 
 from tests.crewai.driver import Host
 from tests.crewai.flow_lab import flow_lab, tell
+from tests.support.stub import offline_llm
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +32,13 @@ def flow_host():
     assert (host.greeting[1]["op"], host.greeting[1]["threads"]) == ("ready", 1), host.greeting
     yield host
     assert host.close() == 0
+
+
+@pytest.fixture(scope="session")
+def stub_llm():
+    """What a job says of the offline LLM."""
+    with offline_llm() as url:
+        yield {"base_url": url}
 
 
 @pytest.fixture

@@ -35,6 +35,8 @@ def say(text, name=None, role="R", **fields):
     """A crew of one task that says this."""
     return crew(task(agent(answer(text), role=role), name or text), **fields)
 '''
+# What an agent that uses a tool once tells of its task; one without a tool tells the last of these alone.
+REACT = ["thought", "action", "tool_call", "tool_result", "observation", "thought"]
 
 
 def flow_lab(folder, code, header=HEADER):
@@ -81,6 +83,14 @@ class Told:
             if draft.type == "step":
                 found.setdefault(draft.task_id, set()).add(draft.payload.get("agent"))
         return found
+
+
+def kinds_of(told: Told) -> dict[str | None, list[str]]:
+    """The types of each task's steps."""
+    found: dict[str | None, list[str]] = {}
+    for task_id, kind, _ in told.steps:
+        found.setdefault(task_id, []).append(kind)
+    return found
 
 
 def tell(child) -> Told:

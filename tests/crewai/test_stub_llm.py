@@ -4,21 +4,17 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from pydantic import BaseModel
 
-from crewcast.stub_llm import create_app
+from tests.support.stub import offline_llm
 
 os.environ.update(
     CREWAI_DISABLE_TELEMETRY="true", CREWAI_TRACING_ENABLED="false", CREWAI_DISABLE_VERSION_CHECK="true"
@@ -46,20 +42,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        # CrewAI never closes its HTTP clients; kept-alive sockets would be reported in whichever test they die.
-        config = uvicorn.Config(
-            create_app(), log_level="warning", lifespan="off", headers=[("connection", "close")]
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        server.should_exit = True
-        thread.join(timeout=10)
+    with offline_llm() as url:
+        yield url
 
 
 @pytest.fixture
