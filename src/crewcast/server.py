@@ -164,6 +164,7 @@ class _Node:
         for argument, project in projects:
             python = environment.interpreter(project.root, settings.python)
             host = self.hosts.setdefault(python, Host(python, environment.variables(os.environ, python)))
+            host.memory = host.memory or project.kind in ("flow", "declarative-flow")
             self.crews[project.name] = ServedCrew(project, host, stub_llm, argument if dev else None)
         self.worker = Worker(
             store,

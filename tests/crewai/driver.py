@@ -76,13 +76,13 @@ def lab(folder, code, header=HEADER, footer=FOOTER):
 
 
 class Host:
-    def __init__(self, python=sys.executable, **environment):
+    def __init__(self, python=sys.executable, *flags, **environment):
         self.folder = tempfile.TemporaryDirectory(prefix="crewcast-child-")
         self.home = Path(self.folder.name)
         ours, theirs = socket.socketpair()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CREWAI_")}
         self.process = subprocess.Popen(
-            [python, str(BOOT), "--control-fd", str(theirs.fileno())],
+            [python, str(BOOT), "--control-fd", str(theirs.fileno()), *flags],
             pass_fds=[theirs.fileno()],
             env={**inherited, "HOME": self.folder.name, **environment},
             stdin=subprocess.DEVNULL,

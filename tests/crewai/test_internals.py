@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crewcast.crew.child import crews, events, preload
+from crewcast.crew.child import crews, events, flows, preload, wire
 from crewcast.crew.child.events import EXTRACTORS
 from tests.crewai.releases import has, since
 
@@ -188,6 +188,10 @@ def test_the_bus_can_be_flushed(bus):
 
 FIELDS = {
     "crew_kickoff_started": {"crew_name", "inputs"},
+    "crew_kickoff_completed": {"crew_name"},
+    "crew_kickoff_failed": {"crew_name"},
+    "flow_input_requested": {"method_name"},
+    "human_feedback_requested": {"method_name"},
     "method_execution_started": {"method_name", "flow_name"},
     "method_execution_finished": {"method_name", "flow_name", "result"},
     "method_execution_failed": {"method_name", "flow_name", "error"},
@@ -413,3 +417,105 @@ def test_no_env_file_is_read_while_importing(tmp_path):
         assert names["found"] is True
     finally:
         os.environ.pop("CREWCAST_TEST_STRAY", None)
+
+
+# Flows
+
+
+def flow_of(**members):
+    """An object of a flow that has one method and these members."""
+    flow = importlib.import_module("crewai.flow.flow")
+    members["begin"] = flow.start()(members.pop("begin", lambda self: None))
+    return type("Lab", (flow.Flow,), members)()
+
+
+def test_a_flow_has_what_is_read():
+    flow = importlib.import_module("crewai.flow.flow").Flow
+    fields = set(flow.model_fields)
+    assert {"name", "stream", "suppress_flow_events", "input_provider", "initial_state"} <= fields
+    assert "inputs" in inspect.signature(flow.kickoff).parameters
+    made = flow_of()
+    assert made._definition.name == "Lab"
+    assert set(made._definition.methods) == {"begin"}
+    assert made._definition.methods["begin"].human_feedback is None
+    assert isinstance(made.usage_metrics, importlib.import_module("pydantic").BaseModel)
+
+
+def test_a_flows_own_machinery_is_marked():
+    """What `capture.py` lets run while a project is loaded."""
+    flow = importlib.import_module("crewai.flow.flow").Flow
+    agents = importlib.import_module("crewai.agents.agent_executor").AgentExecutor
+    memories = [
+        importlib.import_module("crewai.memory.encoding_flow").EncodingFlow,
+        importlib.import_module("crewai.memory.recall_flow").RecallFlow,
+    ]
+    assert flow.is_crewai_internal is False
+    assert all(each.is_crewai_internal and issubclass(each, flow) for each in [agents, *memories])
+
+
+def test_a_state_without_a_default_is_an_error_of_the_flow():
+    state = importlib.import_module("pydantic").create_model("State", topic=str)
+    base = importlib.import_module("crewai.flow.flow").Flow[state]
+    made = type("Lab", (base,), {})
+    with pytest.raises(ValueError, match="topic") as caught:
+        made()
+    assert flows.without_default(caught.value, made) == ["topic"]
+
+
+def test_inputs_that_do_not_fit_are_found_in_the_method_that_is_looked_for():
+    """`job.py` tells them from other errors by this frame."""
+    flow = importlib.import_module("crewai.flow.flow").Flow
+    state = importlib.import_module("pydantic").create_model("State", n=(int, 0))
+    made = type("Lab", (flow[state],), {})()
+    with pytest.raises(ValueError, match="structured state") as caught:
+        made._initialize_state({"n": "many"})
+    assert flows.misfit(caught.value).startswith("n: Input should be a valid integer")
+    assert "self._initialize_state(" in inspect.getsource(flow.kickoff_async)
+
+
+def test_whom_a_flow_asks():
+    """`flows.py` knows the terminal's providers by their names."""
+    asked = flow_of()
+    assert asked._resolve_input_provider().__class__.__name__ == "ConsoleProvider"
+    assert flows.asks_at_terminal(asked)
+    config = importlib.import_module("crewai.flow.flow_config").flow_config
+    config.input_provider = object()
+    try:
+        assert not flows.asks_at_terminal(asked)
+    finally:
+        config.input_provider = None
+
+
+def test_a_method_starts_and_ends_in_one_context(bus, tap):
+    """By it `flows.py` knows which call of a method has ended; the method's own code is in a copy of it."""
+    place: contextvars.ContextVar[str] = contextvars.ContextVar("place")
+    seen = []
+
+    def sink(source, event):
+        if event.type == "method_execution_started":
+            place.set(event.method_name)
+        elif event.type == "method_execution_finished":
+            seen.append(place.get())
+
+    tap(sink)
+    alone(flow_of(begin=lambda self: seen.append(place.get())).kickoff)
+    assert seen == ["begin", "begin"]
+
+
+def test_outputs_have_the_names_that_are_looked_for():
+    modules = ["crewai.crews.crew_output", "crewai.tasks.task_output", "crewai.lite_agent_output"]
+    names = ["CrewOutput", "TaskOutput", "LiteAgentOutput"]
+    assert set(names) == wire.OUTPUTS
+    for module, name in zip(modules, names, strict=True):
+        assert "raw" in getattr(importlib.import_module(module), name).model_fields
+
+
+def test_a_script_in_a_declaration_names_the_variable_that_allows_it(monkeypatch):
+    monkeypatch.delenv("CREWAI_ALLOW_FLOW_SCRIPT_EXECUTION", raising=False)
+    declaration = {
+        "schema": "crewai.flow/v1",
+        "name": "Lab",
+        "methods": {"one": {"start": True, "do": {"call": "script", "code": "return 1"}}},
+    }
+    with pytest.raises(RuntimeError, match="CREWAI_ALLOW_FLOW_SCRIPT_EXECUTION=1"):
+        importlib.import_module("crewai.flow.flow").Flow.from_declaration(contents=declaration)

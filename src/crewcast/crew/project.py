@@ -259,7 +259,10 @@ def _by_class(
         return None
     if len(hits) > 1:
         raise _ambiguous(root, [(module, name) for module in hits for name in classes(module.found)])
-    return _python(root, kind, hits[0].file, hits[0].source, hits[0].found)
+    found, name = hits[0].found, ""
+    if kind == "flow" and found.started_flow and found.flow_classes != [found.started_flow]:
+        name = found.started_flow
+    return _python(root, kind, hits[0].file, hits[0].source, found, name)
 
 
 def _by_hand(root: Path, modules: list[_Module], names: Callable[[Outline], list[str]]) -> Project | None:

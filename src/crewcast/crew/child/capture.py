@@ -33,16 +33,12 @@ def stopped_at_kickoff() -> Iterator[Captured]:
     classes = [importlib.import_module("crewai").Crew, importlib.import_module("crewai.flow.flow").Flow]
     replaced: list[tuple[Any, str, Any]] = []
 
-    def stop(self: Any, *_args: Any, **_inputs: Any) -> Any:
-        if captured.value is None:
-            captured.value = self
-        raise KickedOff
-
-    for owner in classes:
+    # A class may have its kickoff from another that it starts from.
+    for owner in dict.fromkeys(base for each in classes for base in each.__mro__):
         for name in KICKOFFS:
             if name in vars(owner):
                 replaced.append((owner, name, vars(owner)[name]))
-                setattr(owner, name, stop)
+                setattr(owner, name, _stopping(vars(owner)[name], captured))
     try:
         yield captured
     except BaseException:
@@ -52,3 +48,15 @@ def stopped_at_kickoff() -> Iterator[Captured]:
     finally:
         for owner, name, method in replaced:
             setattr(owner, name, method)
+
+
+def _stopping(method: Any, captured: Captured) -> Any:
+    def stop(self: Any, *args: Any, **inputs: Any) -> Any:
+        if getattr(type(self), "is_crewai_internal", False):
+            # An agent and a memory are flows inside; a project may use one on its way to its crew.
+            return method(self, *args, **inputs)
+        if captured.value is None:
+            captured.value = self
+        raise KickedOff
+
+    return stop

@@ -14,12 +14,14 @@ from contextvars import ContextVar
 from typing import Any
 
 from .channel import Channel
-from .flows import Methods
+from .flows import Methods, asks_at_terminal
 from .tasks import TaskBook, role_of
 from .tools import Call, OpenCalls
 from .wire import as_text, text
 
 Fields = dict[str, Any]
+
+LEFT = "cancelled: the run went on without it"
 
 
 # CrewAI has a model write its plan as the arguments of this function; `agent_reasoning_completed` brings it.
@@ -33,21 +35,28 @@ class Refused(BaseException):
 class Sink:
     """Hears every event. It raises nothing but Refused: CrewAI would take that for the agent's failure and try again.
 
-    `flow` is the flow that is run, if it is one: its crews' tasks and its methods are the run's tasks. Make it in the
-    thread that kicks off.
+    `flow` is the flow that is run, if it is one: its crews' tasks and its methods are the run's tasks. `refuse` tells
+    the server that the run ends; from then on each event raises, so that no thread of the project goes on. Make it in
+    the thread that kicks off.
     """
 
-    def __init__(self, channel: Channel, book: TaskBook, flow: Any = None) -> None:
+    def __init__(
+        self, channel: Channel, book: TaskBook, flow: Any = None, refuse: Callable[[str], None] | None = None
+    ) -> None:
         self.book = book
         self.flow = flow
+        self.refusal: str | None = None
         self.methods = Methods(book)
         self.calls = OpenCalls()
         self._channel = channel
         # Lines leave in the order in which what they tell was noted here: no step slips in behind the end of its task.
         self._order = threading.RLock()
         self._over = False
+        self._refuse = refuse
 
     def __call__(self, source: Any, event: Any) -> None:
+        if self.refusal is not None:
+            raise Refused(self.refusal)
         extract = EXTRACTORS.get(event.type)
         if extract is None or self._channel.closed:
             return
@@ -57,20 +66,16 @@ class Sink:
                 fields = None if self._over else extract(self, source, event)
                 if fields is not None:
                     number = self._send(fields.pop("type", event.type), fields)
+        except Refused as refused:
+            self._end(refused)
+            raise
         except Exception:
             sys.stderr.write("crewcast: an event of CrewAI could not be read\n")
             traceback.print_exc()
         if number is not None:
             self._channel.wait(number)
 
-    def close(self, reason: str) -> list[dict[str, Any]]:
-        """Tell nothing more, once each call that is still open has its result. Returns the tasks that are done."""
-        with self._order:
-            self.abandon_calls(None, reason)
-            self._over = True
-            return self.book.finished()
-
-    def place(self, uuid: Any) -> str | None:
+    def place(self, uuid: Any, agent: str | None) -> str | None:
         """The task that an event belongs to: the one around it (CrewAI names another for delegated work, and where tasks
         side by side share an agent); else its own; else the flow's method. None if it belongs to none, or that one has
         ended.
@@ -79,9 +84,12 @@ class Sink:
         if task_id is not None and self.book.has_started(task_id):
             return None if self.book.is_over(task_id) else task_id
         method = self.methods.current()
-        if method is None:
+        if method is None or self.methods.in_crew():
+            # What a crew does around its tasks (its planning) is no work of the method.
             return None
         method.stepped = True
+        if agent is not None:
+            method.agents.add(agent)
         return method.task_id()
 
     def nested(self) -> bool:
@@ -93,16 +101,40 @@ class Sink:
 
         Others serve something else: memory, knowledge, a converter, a tool.
         """
-        return agent is not None or (not self.nested() and self.methods.current() is not None)
+        return agent is not None or (
+            not self.nested() and self.methods.current() is not None and not self.methods.in_crew()
+        )
+
+    def places(self) -> list[ContextVar[Any]]:
+        """What says in a context where in the run its code belongs."""
+        return [self.book.place(), *self.methods.places()]
+
+    def close(self, why: str, *, completed: bool) -> list[dict[str, Any]]:
+        """Nothing is told from now on. What has begun gets its end: the calls, and in a run that is completed also the
+        tasks (a crew that a time limit cancelled, a method that lost a race). Returns the tasks that are done.
+        """
+        with self._order:
+            self._over = True
+            self.abandon_calls(None, why)
+            for task_id, agent in self.book.left_open() if completed else []:
+                seconds = self.book.seconds(task_id)
+                told = {"task_id": task_id, "agent": agent, "error": LEFT, "execution_time": seconds}
+                self._send("task_failed", told)
+                self.book.end(task_id)
+            return self.book.finished()
+
+    def _end(self, refused: Refused) -> None:
+        with self._order:
+            if self.refusal is None:
+                self.refusal = str(refused)
+                self.close("the run ended before the tool did", completed=False)
+                if self._refuse is not None:
+                    self._refuse(self.refusal)
 
     def abandon_calls(self, task_id: str | None, reason: str) -> None:
         """Give the calls that will never end (of one task, or of all) a result."""
         for call in self.calls.abandon(task_id):
             self._send("tool_usage_error", {**_result(call), "args": call.args, "error": reason})
-
-    def places(self) -> list[ContextVar[Any]]:
-        """What says in a context where in the run its code belongs."""
-        return [self.book.place()]
 
     def _send(self, kind: str, fields: Fields) -> int | None:
         """The number to wait for at the end of a task: the crew goes on when the server has committed it."""
@@ -140,6 +172,7 @@ def listen(sink: Sink) -> None:
 
 def _crew_kickoff_started(sink: Sink, source: Any, _event: Any) -> Fields | None:
     """A crew of the flow: its tasks are the run's, unless a tool runs it."""
+    sink.methods.enter_crew()
     reviewed = [text(task.name or task.description) for task in source.tasks if task.human_input]
     if reviewed:
         raise Refused("human_input=True is not supported yet; it is set on: " + ", ".join(reviewed))
@@ -150,6 +183,20 @@ def _crew_kickoff_started(sink: Sink, source: Any, _event: Any) -> Fields | None
         method.ran_crew = True
     sink.book.add(source.tasks)
     return None
+
+
+def _crew_kickoff_ended(sink: Sink, _source: Any, _event: Any) -> None:
+    sink.methods.leave_crew()
+
+
+def _flow_input_requested(_sink: Sink, source: Any, event: Any) -> None:
+    if asks_at_terminal(source):
+        raise Refused("self.ask() is not supported yet; it is called in: " + text(event.method_name))
+
+
+def _human_feedback_requested(_sink: Sink, _source: Any, event: Any) -> None:
+    """Of a flow inside another; the run's own is refused before it begins."""
+    raise Refused("@human_feedback is not supported yet; it is set on: " + text(event.method_name))
 
 
 def _method_execution_started(sink: Sink, source: Any, event: Any) -> Fields | None:
@@ -165,12 +212,18 @@ def _method_execution_finished(sink: Sink, source: Any, event: Any) -> Fields | 
     method = sink.methods.end(text(event.method_name)) if source is sink.flow else None
     if method is None or (method.ran_crew and not method.stepped):
         return None
-    task_id, seconds, output = method.task_id(), method.seconds(), as_text(event.result)
+    task_id, agent, seconds, output = (
+        method.task_id(),
+        method.agent(),
+        method.seconds(),
+        as_text(event.result),
+    )
     sink.abandon_calls(task_id, "the method ended before the tool did")
-    sink.book.finish(task_id, None, output, seconds)
+    sink.book.finish(task_id, agent, output, seconds)
     return {
         "type": "task_completed",
         "task_id": task_id,
+        "agent": agent,
         "output": output,
         "execution_time": seconds,
         "method": method.name,
@@ -180,13 +233,15 @@ def _method_execution_finished(sink: Sink, source: Any, event: Any) -> Fields | 
 def _method_execution_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
     """A method that failed is told unless a task inside it has told the failure."""
     method = sink.methods.end(text(event.method_name)) if source is sink.flow else None
-    if method is None or (method.task_failed and not method.stepped):
+    if method is None or (method.is_told(event.error) and not method.stepped):
         return None
     task_id = method.task_id()
     sink.abandon_calls(task_id, "the method failed before the tool ended")
+    sink.book.end(task_id)
     return {
         "type": "task_failed",
         "task_id": task_id,
+        "agent": method.agent(),
         "error": _error(event.error),
         "execution_time": method.seconds(),
         "method": method.name,
@@ -194,15 +249,16 @@ def _method_execution_failed(sink: Sink, source: Any, event: Any) -> Fields | No
 
 
 def _task_started(sink: Sink, source: Any, event: Any) -> Fields | None:
-    task_id = sink.book.known(event.task_id)
-    if task_id is None or not sink.book.start(task_id):
+    task_id = sink.book.known(_uuid(event))
+    if task_id is None:
         # A crew inside a tool has tasks of its own, which are nobody's business.
         return None
-    return {"task_id": task_id, "agent": role_of(getattr(source, "agent", None))}
+    agent = role_of(getattr(source, "agent", None))
+    return {"task_id": task_id, "agent": agent} if sink.book.start(task_id, agent) else None
 
 
 def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
-    task_id = sink.book.known(event.task_id)
+    task_id = sink.book.known(_uuid(event))
     if task_id is None or sink.book.is_over(task_id):
         return None
     sink.abandon_calls(task_id, "the task ended before the tool did")
@@ -214,14 +270,14 @@ def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
 
 
 def _task_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
-    task_id = sink.book.known(event.task_id)
+    task_id = sink.book.known(_uuid(event))
     if task_id is None or sink.book.is_over(task_id):
         return None
     sink.abandon_calls(task_id, "the task failed before the tool ended")
     sink.book.end(task_id)
     method = sink.methods.current()
     if method is not None:
-        method.task_failed = True
+        method.task_failed(text(event.error))
     return {
         "task_id": task_id,
         "agent": role_of(getattr(source, "agent", None)),
@@ -335,6 +391,10 @@ Extractor = Callable[[Sink, Any, Any], Fields | None]
 # `tool_execution_error` is absent: CrewAI defines it and emits it nowhere. A tool that raises is a `tool_usage_error`.
 EXTRACTORS: dict[str, Extractor] = {
     "crew_kickoff_started": _crew_kickoff_started,
+    "crew_kickoff_completed": _crew_kickoff_ended,
+    "crew_kickoff_failed": _crew_kickoff_ended,
+    "flow_input_requested": _flow_input_requested,
+    "human_feedback_requested": _human_feedback_requested,
     "method_execution_started": _method_execution_started,
     "method_execution_finished": _method_execution_finished,
     "method_execution_failed": _method_execution_failed,
@@ -356,7 +416,13 @@ TASK_ENDS = frozenset({"task_completed", "task_failed"})
 
 def _whose(sink: Sink, source: Any, event: Any) -> dict[str, str | None]:
     """The task and the agent of an event."""
-    return {"task_id": sink.place(event.task_id), "agent": _agent_of(source, event)}
+    agent = _agent_of(source, event)
+    return {"task_id": sink.place(_uuid(event), agent), "agent": agent}
+
+
+def _uuid(event: Any) -> Any:
+    """Before CrewAI 1.14 the events of a task have the task and no `task_id`."""
+    return event.task_id or getattr(getattr(event, "task", None), "id", None)
 
 
 def _agent_of(source: Any, event: Any) -> str | None:

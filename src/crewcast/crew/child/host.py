@@ -24,7 +24,7 @@ CHUNK = 65536
 MAX_DESCRIPTORS = 64
 
 
-def serve(control_fd: int) -> int:
+def serve(control_fd: int, *, memory: bool = False) -> int:
     """Load, then fork on request until the control socket closes."""
     os.set_inheritable(control_fd, False)
     control = socket.socket(fileno=control_fd)
@@ -37,7 +37,7 @@ def serve(control_fd: int) -> int:
         if old is not None:
             _say(control, {"op": "unusable", "error": old, "traceback": ""})
             return 1
-        preload.preload()
+        preload.preload(memory=memory)
     except (Exception, SystemExit) as error:
         _say(control, {"op": "unusable", "error": _advice(error), "traceback": traceback.format_exc()})
         return 1

@@ -69,11 +69,13 @@ class TaskBook:
                 own.setdefault(str(task.id), []).append(task_id)
             self._by_uuid.update(own)
 
-    def claim(self, name: str) -> str:
-        """An id for what is no task of a crew: a flow's method."""
+    def claim(self, name: str, began: float) -> str:
+        """An id for what is no task of a crew: a flow's method, at work since then."""
         with self._lock:
             task_id = _free(name, set(self._known))
             self._known[task_id] = None
+            self._started[task_id] = began
+            self._open.add(task_id)
             return task_id
 
     def overview(self) -> list[dict[str, Any]]:
@@ -98,11 +100,20 @@ class TaskBook:
     def is_over(self, task_id: str) -> bool:
         return task_id in self._ended
 
-    def start(self, task_id: str) -> bool:
-        """Whether this is the task's one beginning; a callback may run the same crew again."""
+    def left_open(self) -> list[tuple[str, str | None]]:
+        """What began and did not end, each with its agent, in the order of beginning."""
+        with self._lock:
+            return [(task_id, self._known[task_id]) for task_id in self._started if task_id in self._open]
+
+    def start(self, task_id: str, agent: str | None = None) -> bool:
+        """The task begins in this context; its agent may have got another name by its inputs.
+
+        Whether this is its one beginning: a callback may run the same crew again.
+        """
         with self._lock:
             if self.has_started(task_id):
                 return False
+            self._known[task_id] = agent or self._known[task_id]
             self._started[task_id] = time.monotonic()
             self._open.add(task_id)
         self._current.set(task_id)

@@ -93,8 +93,21 @@ def test_a_crew_that_is_kicked_off_again_has_tasks_of_its_own():
     again = [Task("a"), Task()]
     book.add(again)
     assert [book.known(task.id) for task in tasks + again] == ["a", "task-2", "a-2", "task-4"]
-    assert book.claim("a") == "a-3"
-    assert book.claim("save") == "save"
+    assert book.claim("a", 0.0) == "a-3"
+    assert book.claim("save", 0.0) == "save"
+
+
+def test_what_began_and_did_not_end_is_known():
+    book = TaskBook([Task("a", Agent("{who}")), Task("b", Agent("B")), Task("c")])
+    assert book.left_open() == []
+    book.start("a", "Anna")
+    book.start("b")
+    assert book.claim("save", 0.0) == "save"
+    assert not book.is_over("c")
+    assert not book.is_over("b")
+    book.finish("b", "B", "", 1.0)
+    assert book.is_over("b")
+    assert book.left_open() == [("a", "Anna"), ("save", None)]
 
 
 def test_a_task_that_its_crew_lists_twice_has_two_ids_in_turn():
