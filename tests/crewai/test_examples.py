@@ -174,6 +174,7 @@ def test_the_support_desk_works_a_refund_out_where_one_is_asked_for(told):
     assert delivery["state"]["refund"] == "none"
 
 
+@since("1.14.7", "loops through a method that listens to one of several")
 @pytest.mark.parametrize("case", ["too short", "too short, react"])
 def test_the_support_desk_has_a_brief_written_twice_at_most(told, case):
     ticket = told("flow")[case]
