@@ -194,7 +194,7 @@ def _method_execution_failed(sink: Sink, source: Any, event: Any) -> Fields | No
 
 
 def _task_started(sink: Sink, source: Any, event: Any) -> Fields | None:
-    task_id = sink.book.known(event.task_id)
+    task_id = sink.book.known(_uuid(event))
     if task_id is None or not sink.book.start(task_id):
         # A crew inside a tool has tasks of its own, which are nobody's business.
         return None
@@ -202,7 +202,7 @@ def _task_started(sink: Sink, source: Any, event: Any) -> Fields | None:
 
 
 def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
-    task_id = sink.book.known(event.task_id)
+    task_id = sink.book.known(_uuid(event))
     if task_id is None or sink.book.is_over(task_id):
         return None
     sink.abandon_calls(task_id, "the task ended before the tool did")
@@ -214,7 +214,7 @@ def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
 
 
 def _task_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
-    task_id = sink.book.known(event.task_id)
+    task_id = sink.book.known(_uuid(event))
     if task_id is None or sink.book.is_over(task_id):
         return None
     sink.abandon_calls(task_id, "the task failed before the tool ended")
@@ -356,7 +356,12 @@ TASK_ENDS = frozenset({"task_completed", "task_failed"})
 
 def _whose(sink: Sink, source: Any, event: Any) -> dict[str, str | None]:
     """The task and the agent of an event."""
-    return {"task_id": sink.place(event.task_id), "agent": _agent_of(source, event)}
+    return {"task_id": sink.place(_uuid(event)), "agent": _agent_of(source, event)}
+
+
+def _uuid(event: Any) -> Any:
+    """CrewAI's id of an event's task; the task itself has it where a release leaves the event's own field empty."""
+    return event.task_id or getattr(getattr(event, "task", None), "id", None)
 
 
 def _agent_of(source: Any, event: Any) -> str | None:
