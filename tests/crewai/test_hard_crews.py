@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from tests.crewai.releases import since
+
 SHAPES = """
 from crewai import Crew, Process, Task
 from crewai.events import crewai_event_bus
@@ -136,6 +138,7 @@ def build():
     assert time.monotonic() - begin < 20
 
 
+@since("1.15.29", "one executor for all agents")
 def test_tasks_side_by_side_that_share_an_agent_keep_their_steps(tell):
     """CrewAI has the agent do one thing at a time, fails the other task, and names it in the steps of the first."""
     told = tell("""
@@ -260,6 +263,7 @@ def build():
     assert "result" not in told.crew
 
 
+@since("1.15.29", "one executor for all agents")
 def test_a_guardrail_in_words_is_an_agent_at_work_in_the_task(tell):
     told = tell("""
 import json

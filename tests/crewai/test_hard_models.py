@@ -4,11 +4,13 @@ import json
 
 import pytest
 
+from tests.crewai.releases import since
+
 MODELS = '''
-from crewai import LLM, Agent, PlanningConfig
+from crewai import LLM, Agent
 from crewai.events.types.llm_events import LLMCallType
 from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
-from crewai.llms.base_llm import BaseLLM, llm_call_context
+from crewai.llms.base_llm import llm_call_context
 from crewai.utilities.exceptions.context_window_exceeding_exception import LLMContextLengthExceededError
 from scripted import ScriptedLLM
 
@@ -17,16 +19,13 @@ def look_up(word: str) -> str:
     """Look a word up."""
     return word.upper()
 
-class Own(BaseLLM):
+class Own(ScriptedLLM):
     """A model of the project's own, which tells CrewAI nothing of its calls."""
-    replies: list = []
     def call(self, messages, *_, **__):
-        reply = self.replies.pop(0)
+        reply = self._replies.pop(0)
         if isinstance(reply, BaseException):
             raise reply
         return reply
-    def get_context_window_size(self):
-        return 100_000
 
 def someone(llm, role="A", **fields):
     return Agent(role=role, goal="know words", backstory="curious", llm=llm, **fields)
@@ -54,7 +53,7 @@ def names(told, kind):
 def test_the_answer_of_a_silent_model_is_the_one_thought(tell):
     told = tell("""
 def build():
-    return crew(task(someone(Own(model="own", replies=[answer("quiet")])), "a"))
+    return crew(task(someone(Own.saying(answer("quiet"))), "a"))
 """)
     assert told.story("a") == ["A thought quiet"]
     assert told.outputs() == {"a": "quiet"}
@@ -63,7 +62,7 @@ def build():
 def test_a_silent_model_with_tools_is_heard_by_its_calls(tell):
     told = tell("""
 def build():
-    llm = Own(model="own", replies=[use("Look Up", word="bee"), answer("quiet")])
+    llm = Own.saying(use("Look Up", word="bee"), answer("quiet"))
     return crew(task(someone(llm, tools=[look_up]), "a"))
 """)
     assert told.story("a") == ["A tool_call Look Up", "A tool_result BEE"]
@@ -74,12 +73,12 @@ def test_a_model_that_does_not_say_whose_its_calls_are_is_heard_as_a_silent_one(
 class Anonymous(Own):
     def call(self, messages, *_, **__):
         with llm_call_context():
-            reply = self.replies.pop(0)
+            reply = self._replies.pop(0)
             self._emit_call_started_event(messages=messages)
             self._emit_call_completed_event(response=reply, call_type=LLMCallType.LLM_CALL)
             return reply
 def build():
-    return crew(task(someone(Anonymous(model="own", replies=[answer("quiet")])), "a"))
+    return crew(task(someone(Anonymous.saying(answer("quiet"))), "a"))
 """)
     assert told.story("a") == ["A thought quiet"]
 
@@ -94,7 +93,7 @@ def build():
 def test_a_model_that_fails_fails_the_task_once(tell, reply, error):
     told = tell(f"""
 def build():
-    return crew(task(someone(Own(model="own", replies=[{reply}] * 9)), "a"))
+    return crew(task(someone(Own.saying(*[{reply}] * 9)), "a"))
 """)
     message = error.partition(": ")[2]
     assert told.ends() == [("a", "error", message)]
@@ -219,8 +218,10 @@ def build():
     ]
 
 
+@since("1.11.0", "agents that plan and observe")
 def test_each_attempt_at_a_plan_is_one_thought(tell):
     told = tell("""
+from crewai import PlanningConfig
 def build():
     plans = ["1. Look.", "1. Look well. READY: I am ready to execute the task."]
     worker = agent(*plans, answer("done"), role="A", planning_config=PlanningConfig(max_attempts=3))
@@ -233,8 +234,10 @@ def build():
     ]
 
 
+@since("1.11.0", "agents that plan and observe")
 def test_a_plan_that_a_model_gives_as_arguments_is_a_thought_and_no_tool_call(tell_stub):
     told = tell_stub("""
+from crewai import PlanningConfig
 def build():
     worker = someone("openai/gpt-4o-mini", tools=[look_up], planning_config=PlanningConfig(max_steps=2))
     return crew(task(worker, "a", description="Look up the word harbour."))
@@ -287,9 +290,13 @@ def build():
 def test_a_conversation_that_grew_too_long_is_summarised_in_silence(tell):
     told = tell("""
 class Scripted(ScriptedLLM):
-    async def acall(self, messages, *_, **__):
-        print("summarising")
-        return ScriptedLLM.saying("<summary>short</summary>").call(messages)
+    def call(self, messages, *arguments, **named):
+        if "summar" in str(messages[0]):
+            print("summarising")
+            return ScriptedLLM.saying("<summary>short</summary>").call(messages)
+        return super().call(messages, *arguments, **named)
+    async def acall(self, messages, *arguments, **named):
+        return self.call(messages, *arguments, **named)
 def build():
     too_long = LLMContextLengthExceededError("maximum context length is 10")
     llm = Scripted.saying(use("Look Up", word="bee"), too_long, answer("done"))

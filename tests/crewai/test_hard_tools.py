@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.crewai.releases import since
 from tests.crewai.told import Told
 
 TOOLS = '''
@@ -126,6 +127,7 @@ def build():
     assert "usage limit of 1" in refused
 
 
+@since("1.15.9", "failures of tools as events")
 def test_arguments_that_are_no_json_are_told_as_the_model_wrote_them(tell):
     told = tell("""
 def build():
@@ -172,6 +174,7 @@ def build():
     assert told.results("Nothing") == told.results("nothing") == ["None"]
 
 
+@since("1.15.9", "failures of tools as events")
 def test_calls_side_by_side_that_run_or_not_have_a_result_each(tell):
     told = tell("""
 def build():
@@ -351,8 +354,8 @@ def spawn(word: str) -> str:
         assert busy.acquire(timeout=30)
     return "spawned"
 def build():
-    tasks = (task(agent(use("Spawn", word="x"), answer("done"), tools=[spawn], role="A"), f"t{n}") for n in range(3))
-    return crew(*tasks)
+    return crew(*(
+        task(agent(use("Spawn", word=str(n)), answer("done"), tools=[spawn], role="A"), f"t{n}") for n in range(3)))
 ''')
     assert told.outputs() == {"t0": "done", "t1": "done", "t2": "done"}
     assert all("Busy thought hm" in told.story(task_id) for task_id in ("t0", "t1", "t2", None))
