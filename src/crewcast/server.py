@@ -292,7 +292,13 @@ def _view(crew: ServedCrew) -> CrewView:
 
 
 def _inputs(found: Description) -> CrewInputs:
-    return CrewInputs(found.inputs, found.required, only=found.only, derives=found.derives_inputs)
+    return CrewInputs(
+        found.inputs,
+        found.required,
+        only=found.only,
+        derives=found.derives_inputs,
+        prompts=found.tasks is not None,
+    )
 
 
 @contextlib.asynccontextmanager

@@ -79,13 +79,15 @@ class Kickoff:
 @dataclass(frozen=True, slots=True)
 class CrewInputs:
     """What is known of a crew's inputs: all `names`, those of them that are `required`, `only` if it takes no others (a
-    flow's state), `derives` if a `@before_kickoff` may make some itself.
+    flow's state), `derives` if a `@before_kickoff` may make some itself, `prompts` if they are put into prompts (a
+    flow's are not).
     """
 
     names: Sequence[str]
     required: Sequence[str]
     only: bool = False
     derives: bool = False
+    prompts: bool = True
 
 
 def parse_kickoff(body: bytes, crew: CrewInputs | None, check_url: UrlCheck) -> Kickoff:
@@ -248,12 +250,16 @@ def _inputs(request: JSON, crew: CrewInputs | None, warnings: list[str]) -> JSON
 
 def _odd_inputs(inputs: JSON, crew: CrewInputs | None) -> list[str]:
     """What is no error, and most likely not meant."""
-    if crew is None or not crew.only:
+    if crew is None:
+        return []
+    if crew.prompts:
         return [
             f"input {name!r} is not a plain value; CrewAI puts str() of it into prompts"
             for name, value in inputs.items()
             if isinstance(value, (dict, list)) or value is None
         ]
+    if not crew.only:
+        return []
     warnings = []
     for name in inputs:
         if name not in crew.names and name not in FLOW_INPUTS:

@@ -156,6 +156,20 @@ def test_values_that_are_not_plain_are_warned_about():
     assert found.warnings == ["input 'topic' is not a plain value; CrewAI puts str() of it into prompts"]
 
 
+def test_a_flows_inputs_are_fields_and_no_prompts():
+    inputs = {"topic": ["a"], "tpoic": None, "id": "x", "crewai_trigger_payload": {}}
+    closed = CrewInputs(NAMES, [], only=True, prompts=False)
+    assert parse({"inputs": inputs}, closed).warnings == [
+        "input 'tpoic' is no field of the flow's state; did you mean 'topic'?"
+    ]
+    open_to_all = CrewInputs([], [], prompts=False)
+    assert parse({"inputs": inputs}, open_to_all).warnings == []
+
+
+def test_nothing_is_said_of_inputs_while_nobody_knows_what_takes_them():
+    assert parse({"inputs": {"topic": ["a"]}}, None).warnings == []
+
+
 RUN = runs.new_run("01980000-0000-7000-8000-000000000001", "brief", b"{}", NOW)
 
 
