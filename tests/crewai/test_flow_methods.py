@@ -1,6 +1,7 @@
 """Flows with real CrewAI: which methods are tasks, what is theirs, and what the routes of a flow repeat or cancel."""
 
 from tests.crewai.flow_lab import REACT, kinds_of
+from tests.crewai.releases import since
 
 # Methods that are tasks
 
@@ -110,6 +111,7 @@ class Outer(Flow):
 # Routes
 
 
+@since("1.14.7", "loops through a method that listens to one of several")
 def test_a_loop_counts_its_methods(run_flow):
     told = run_flow("""
 class F(Flow):
@@ -124,8 +126,8 @@ class F(Flow):
     def check(self):
         return "again" if self.state["n"] < 3 else "done"
     @listen("done")
-    def end(self, why):
-        return why
+    def end(self):
+        return "done"
 """)
     assert [(name, output) for name, _, output in told.tasks] == [
         ("begin", ""),
@@ -228,3 +230,48 @@ class F(Flow):
     ]
     assert told.agents() == {"slow": {"Anna"}}
     assert told.outcome["output"] == "went on"
+
+
+def test_what_follows_a_cancelled_crew_is_not_inside_it(run_flow):
+    """The limit cancels in the method's own context, which the crew had made its task's."""
+    told = run_flow("""
+STOP = threading.Event()
+def wait():
+    STOP.wait(30)
+    return answer("late")
+class F(Flow):
+    @start()
+    async def one(self):
+        try:
+            async with asyncio.timeout(0.2):
+                await crew(task(agent(wait), "slow")).akickoff()
+        except TimeoutError:
+            return (await say("instead", "quick").akickoff()).raw + ScriptedLLM.saying("!").call("x")
+    @listen(one)
+    def two(self, what):
+        STOP.set()
+        return say("after").kickoff()
+""")
+    assert told.tasks == [
+        ("quick", "completed", "instead"),
+        ("one", "completed", "instead!"),
+        ("after", "completed", "after"),
+        ("slow", "error", "cancelled: the run went on without it"),
+    ]
+
+
+def test_what_follows_a_crew_that_was_left_is_not_inside_it(run_flow):
+    told = run_flow("""
+class F(Flow):
+    @start()
+    def one(self):
+        try:
+            crew(task(agent(SystemExit("enough")), "left")).kickoff()
+        except SystemExit:
+            return say("instead", "quick").kickoff().raw + ScriptedLLM.saying("!").call("x")
+""")
+    assert told.tasks == [
+        ("quick", "completed", "instead"),
+        ("one", "completed", "instead!"),
+        ("left", "error", "cancelled: the run went on without it"),
+    ]

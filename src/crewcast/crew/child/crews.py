@@ -2,6 +2,9 @@
 
 import importlib
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from . import errors
@@ -59,6 +62,35 @@ def kick_off(crew: Any, inputs: dict[str, Any]) -> tuple[str, Any]:
     result = crew.kickoff(inputs=inputs)
     # An after_kickoff callback may return anything.
     return as_text(result), getattr(result, "token_usage", None)
+
+
+def leave_places(variables: Sequence[ContextVar[Any]]) -> None:
+    """From now on, a crew leaves these variables as it found them, also one that is cancelled, of which no event tells."""
+    crew_class = importlib.import_module("crewai").Crew
+    kickoff, akickoff = crew_class.kickoff, getattr(crew_class, "akickoff", None)
+
+    def kickoff_and_leave(self: Any, *args: Any, **named: Any) -> Any:
+        with _kept(variables):
+            return kickoff(self, *args, **named)
+
+    async def akickoff_and_leave(self: Any, *args: Any, **named: Any) -> Any:
+        assert akickoff is not None
+        with _kept(variables):
+            return await akickoff(self, *args, **named)
+
+    crew_class.kickoff = kickoff_and_leave
+    if akickoff is not None:
+        crew_class.akickoff = akickoff_and_leave
+
+
+@contextmanager
+def _kept(variables: Sequence[ContextVar[Any]]) -> Iterator[None]:
+    values = [variable.get() for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.set(value)
 
 
 def release_async_tasks() -> None:

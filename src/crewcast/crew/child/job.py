@@ -89,6 +89,7 @@ def _run(
     )
     events.listen(sink)
     threads.inherit(sink.places())
+    crews.leave_places(sink.places())
     crews.release_async_tasks()
     channel.send({"op": "started", "tasks": None if is_flow else book.overview()})
     try:
