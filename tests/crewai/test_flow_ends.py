@@ -3,6 +3,9 @@
 import pytest
 
 from tests.crewai.flow_lab import HEADER
+from tests.crewai.releases import since
+
+loops = since("1.14.7", "loops through a method that listens to one of several")
 
 BAD = """
 def bad(text="no model", name="bad"):
@@ -214,6 +217,7 @@ def test_a_process_that_ends_itself_says_nothing_more(start_flow):
     assert child.status() == 9
 
 
+@loops
 def test_more_calls_than_crewai_allows_are_told_in_its_words(run_flow):
     told = run_flow("""
 class F(Flow):
@@ -230,6 +234,7 @@ class F(Flow):
     assert told.outcome["error"].startswith("RecursionError: Method 'work' has been called 100 times")
 
 
+@loops
 def test_two_hundred_turns_where_the_flow_allows_them(run_flow):
     told = run_flow("""
 class F(Flow):

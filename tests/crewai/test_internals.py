@@ -6,6 +6,8 @@ import importlib
 import inspect
 import os
 import re
+import subprocess
+import sys
 import threading
 import types
 import warnings
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from crewcast.crew.child import crews, events, flows, preload, wire
+from crewcast.crew.child import capture, crews, events, flows, preload, wire
 from crewcast.crew.child.events import EXTRACTORS
 from tests.crewai.releases import has, since
 
@@ -93,6 +95,13 @@ def test_what_the_host_preloads_exists_in_the_releases_that_have_it(name):
     else:
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module(name)
+
+
+@since("1.15.29", "a memory whose import takes that long")
+def test_what_is_preloaded_for_a_memory_is_what_it_imports():
+    code = "import sys, crewai.memory.storage.lancedb_storage; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert set(preload.MEMORY) <= set(done.stdout.split())
 
 
 def test_the_sink_is_called_at_once_in_the_emitting_thread(bus, tap):
@@ -191,7 +200,7 @@ FIELDS = {
     "crew_kickoff_completed": {"crew_name"},
     "crew_kickoff_failed": {"crew_name"},
     "flow_input_requested": {"method_name"},
-    "human_feedback_requested": {"method_name"},
+    "human_feedback_requested": {"method_name", "flow_name"},
     "method_execution_started": {"method_name", "flow_name"},
     "method_execution_finished": {"method_name", "flow_name", "result"},
     "method_execution_failed": {"method_name", "flow_name", "error"},
@@ -327,6 +336,7 @@ def test_a_crew_has_what_is_read():
     crew_class = importlib.import_module("crewai").Crew
     assert {"name", "tasks", "agents", "stream", "before_kickoff_callbacks"} <= set(crew_class.model_fields)
     assert "inputs" in inspect.signature(crew_class.kickoff).parameters
+    assert inspect.iscoroutinefunction(crew_class.akickoff)
 
 
 @pytest.fixture
@@ -423,32 +433,52 @@ def test_no_env_file_is_read_while_importing(tmp_path):
 def flow_of(**members):
     """An object of a flow that has one method and these members."""
     flow = importlib.import_module("crewai.flow.flow")
-    members["begin"] = flow.start()(members.pop("begin", lambda self: None))
-    return type("Lab", (flow.Flow,), members)()
+    work = members.pop("begin", lambda: None)
+
+    def begin(self):
+        work()
+
+    return type("Lab", (flow.Flow,), {**members, "begin": flow.start()(begin)})()
 
 
 def test_a_flow_has_what_is_read():
     flow = importlib.import_module("crewai.flow.flow").Flow
-    fields = set(flow.model_fields)
-    assert {"name", "stream", "suppress_flow_events", "input_provider", "initial_state"} <= fields
     assert "inputs" in inspect.signature(flow.kickoff).parameters
     made = flow_of()
-    assert made._definition.name == "Lab"
-    assert set(made._definition.methods) == {"begin"}
-    assert made._definition.methods["begin"].human_feedback is None
-    assert isinstance(made.usage_metrics, importlib.import_module("pydantic").BaseModel)
+    assert all(
+        hasattr(made, name) for name in ("name", "stream", "suppress_flow_events", "initial_state", "_state")
+    )
+    assert flows.begins(made)
+    assert flows.acts(type(made))
+    assert not flows.acts(type("Empty", (flow,), {}))
+    assert flows.name_of(made) == "Lab"
 
 
-def test_a_flows_own_machinery_is_marked():
+@since("1.14.7", "definitions of flows")
+def test_a_flow_has_a_definition():
+    made = flow_of()
+    [(name, method)] = flows._definition_of(made).methods.items()
+    assert (name, method.human_feedback, method.is_start) == ("begin", None, True)
+
+
+@since("1.15.0", "the usage of a flow")
+def test_a_flow_knows_its_usage():
+    assert isinstance(flow_of().usage_metrics, importlib.import_module("pydantic").BaseModel)
+
+
+def test_a_flows_own_machinery_is_known():
     """What `capture.py` lets run while a project is loaded."""
-    flow = importlib.import_module("crewai.flow.flow").Flow
-    agents = importlib.import_module("crewai.agents.agent_executor").AgentExecutor
-    memories = [
+    base = importlib.import_module("crewai.flow.flow").Flow
+    place = "crewai.agents" if has("1.15.29") else "crewai.experimental"
+    owners = [
+        importlib.import_module(place + ".agent_executor").AgentExecutor,
         importlib.import_module("crewai.memory.encoding_flow").EncodingFlow,
         importlib.import_module("crewai.memory.recall_flow").RecallFlow,
     ]
-    assert flow.is_crewai_internal is False
-    assert all(each.is_crewai_internal and issubclass(each, flow) for each in [agents, *memories])
+    assert all(capture._is_machinery(each) and issubclass(each, base) for each in owners)
+    assert {each.__name__ for each in owners} == set(capture.MACHINERY)
+    assert not capture._is_machinery(base)
+    assert not capture._is_machinery(type(flow_of()))
 
 
 def test_a_state_without_a_default_is_an_error_of_the_flow():
@@ -496,7 +526,7 @@ def test_a_method_starts_and_ends_in_one_context(bus, tap):
             seen.append(place.get())
 
     tap(sink)
-    alone(flow_of(begin=lambda self: seen.append(place.get())).kickoff)
+    alone(flow_of(begin=lambda: seen.append(place.get())).kickoff)
     assert seen == ["begin", "begin"]
 
 
@@ -508,6 +538,7 @@ def test_outputs_have_the_names_that_are_looked_for():
         assert "raw" in getattr(importlib.import_module(module), name).model_fields
 
 
+@since("1.15.0", "declarative flows")
 def test_a_script_in_a_declaration_names_the_variable_that_allows_it(monkeypatch):
     monkeypatch.delenv("CREWAI_ALLOW_FLOW_SCRIPT_EXECUTION", raising=False)
     declaration = {

@@ -13,6 +13,7 @@ KICKOFFS = (
     "kickoff_for_each_async",
     "akickoff_for_each",
 )
+MACHINERY = ("AgentExecutor", "EncodingFlow", "RecallFlow")
 
 
 class KickedOff(BaseException):
@@ -52,11 +53,19 @@ def stopped_at_kickoff() -> Iterator[Captured]:
 
 def _stopping(method: Any, captured: Captured) -> Any:
     def stop(self: Any, *args: Any, **inputs: Any) -> Any:
-        if getattr(type(self), "is_crewai_internal", False):
-            # An agent and a memory are flows inside; a project may use one on its way to its crew.
+        if _is_machinery(type(self)):
+            # A project may use an agent or a memory on its way to its crew.
             return method(self, *args, **inputs)
         if captured.value is None:
             captured.value = self
         raise KickedOff
 
     return stop
+
+
+def _is_machinery(owner: type) -> bool:
+    """Whether it is one of the flows that CrewAI's agents and memories are inside. Older releases do not mark them."""
+    marked = getattr(owner, "is_crewai_internal", None)
+    if marked is not None:
+        return bool(marked)
+    return owner.__module__.startswith("crewai.") and owner.__name__ in MACHINERY
