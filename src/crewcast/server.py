@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import random
 import secrets
@@ -172,8 +173,21 @@ class _Node:
             clock,
             WorkerLimits(settings.max_runs, settings.max_event_bytes),
         )
-        egress = EgressPolicy(allow_http=dev, allow_loopback=dev, allow=settings.allow_networks)
-        self.sender = Sender(egress, limits=SenderLimits(total=settings.delivery_timeout))
+        egress = EgressPolicy(
+            allow_http=dev,
+            allow_loopback=dev,
+            allow=settings.allow_networks,
+            allow_hosts=settings.allow_hosts,
+            deny=settings.deny_networks,
+        )
+        limits = SenderLimits(
+            total=settings.delivery_timeout,
+            resolve=settings.connect_timeout,
+            connect=settings.connect_timeout,
+            tls=settings.connect_timeout,
+            response=settings.response_timeout or math.inf,
+        )
+        self.sender = Sender(egress, limits=limits, proxy=settings.proxy)
         self.dispatcher = Dispatcher(
             store,
             self.sender,
