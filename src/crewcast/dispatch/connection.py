@@ -283,6 +283,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, outcome: Outcome | None) -> None:
         waiter, self._waiter = self._waiter, None
+        self._head = self._body = b""
         if waiter is not None and not waiter.done():
             waiter.set_result(outcome)
         self._keeper.dropped(self)

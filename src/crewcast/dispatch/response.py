@@ -10,7 +10,9 @@ EXCERPT = 512  # characters of a response body that are kept
 EXCERPT_BYTES = 4 * EXCERPT
 
 _RETRY_AFTER = re.compile(rb"\r\nretry-after:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE)
-_FRAMED = re.compile(rb"\r\n(?:content-length|transfer-encoding):", re.IGNORECASE)
+_FRAMED = re.compile(
+    rb"\r\n(?:content-length:|transfer-encoding:(?:[^\r\n]*[ \t,])?chunked[ \t]*\r\n)", re.IGNORECASE
+)
 _CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
 _CONTROL |= dict.fromkeys(map(ord, "\t\r\n"), " ")
 # Longer waits say nothing more: whoever honours this clamps it far below.
