@@ -1,7 +1,9 @@
 """Where a sender connects to, and whom it believes."""
 
 import asyncio
+import errno
 import ipaddress
+import os
 import resource
 import socket
 import ssl
@@ -395,3 +397,25 @@ def test_what_this_machine_is_out_of_is_not_the_subscriber_s_fault(run):
     assert (outcome.kind, outcome.ours) == ("local", True)
     assert "open files" in (outcome.detail or "")
     assert again.accepted
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EHOSTUNREACH, errno.ECONNRESET, errno.ETIMEDOUT])
+def test_whatever_the_system_says_of_a_new_connection_is_an_outcome(monkeypatch, scheme, code):
+    """A host may become unreachable in the handshake; some systems tell of an early end by any call."""
+
+    async def scenario():
+        async def fails(*_: object, **__: object):
+            raise OSError(code, os.strerror(code))
+
+        async with Subscriber(AGAIN) as subscriber:
+            monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fails)
+            outcome = await _post(Sender(DEV), f"{scheme}://127.0.0.1:{subscriber.port}/")
+            monkeypatch.undo()
+            return outcome
+
+    outcome = asyncio.run(scenario())
+    late = "timeout:tls" if scheme == "https" else "closed"
+    early = "tls" if scheme == "https" else "closed"
+    assert outcome.kind == (late if code == errno.ETIMEDOUT else early)
+    assert outcome.detail
