@@ -115,7 +115,7 @@ SELECT * FROM (VALUES $rows) AS v WHERE v.column1 IS NOT NULL
 -- name: append_work
 -- Lanes of the run that listen to the channel, except those that send what there was. A lane that waits for
 -- a retry goes on waiting.
-UPDATE lane
+UPDATE lane INDEXED BY lane_live
 SET tail = v.column3, total = lane.total + v.column5,
     due_at = iif(lane.closed IS NULL, coalesce(lane.due_at, v.column4), NULL)
 FROM (VALUES $rows) AS v
@@ -400,7 +400,7 @@ ORDER BY dead_letter.seq, dead_letter.lane
 
 -- name: replayable
 -- What can be sent again of lanes that are live: all that they have.
-SELECT number, url, origin, channels, auth, ordered, tail, total FROM lane
+SELECT number, url, origin, channels, auth, ordered, tail, total FROM lane INDEXED BY lane_live
 WHERE run = :run AND replay_of IS NULL AND split_of IS NULL AND (:lane IS NULL OR number = :lane)
 ORDER BY number
 
