@@ -294,9 +294,10 @@ WHERE lane.run = :run AND lane.number = :lane
 ON CONFLICT DO NOTHING
 
 -- name: give_up_rest
--- The rest of a lane that has just been closed; of a replay of dead letters, the rest of those.
+-- The rest of a lane that has just been closed; of a replay of dead letters, the rest of those. (A split lane
+-- has none.)
 INSERT INTO dead_letter (run, lane, seq, at, reason, origin, lane_seq, attempt)
-SELECT lane.run, coalesce(lane.split_of, lane.number), event.seq, :at, lane.closed, lane.origin,
+SELECT lane.run, lane.number, event.seq, :at, lane.closed, lane.origin,
        coalesce(was.lane_seq, lane.settled + row_number() OVER (ORDER BY event.seq)), :attempt
 FROM lane
 JOIN event ON event.run = lane.run AND event.seq > lane.cursor AND event.seq <= lane.tail
