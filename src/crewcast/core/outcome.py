@@ -4,6 +4,10 @@ from msgspec import Struct
 
 # Answers that a repetition seldom changes: a short schedule, then a dead letter.
 SETTLED_REFUSALS = frozenset({400, 401, 403, 404, 413, 422})
+# Answers that ask us to send less.
+THROTTLES = frozenset({429, 503})
+# Outcomes that tell nothing about the origin: nothing was sent, by a rule or an end of ours.
+OURS = frozenset({"blocked", "stopped"})
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -32,3 +36,17 @@ class Outcome(Struct, frozen=True, gc=False):
     @property
     def refused_for_good(self) -> bool:
         return self.status in SETTLED_REFUSALS
+
+    @property
+    def throttled(self) -> bool:
+        return self.status in THROTTLES
+
+    @property
+    def ours(self) -> bool:
+        """It tells nothing about the origin: we did not get as far as asking it."""
+        return self.kind in OURS
+
+    @property
+    def broken(self) -> bool:
+        """The origin does not work: no connection, no whole answer, or a 5xx."""
+        return not self.ours if self.status is None else self.status >= 500
