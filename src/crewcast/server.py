@@ -27,6 +27,7 @@ from crewcast.config import Settings, token_of
 from crewcast.contract.amp import CrewInputs, Problem
 from crewcast.core.backoff import SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
+from crewcast.core.keyring import KeyRing
 from crewcast.crew import environment
 from crewcast.crew.host import Host
 from crewcast.crew.project import Project
@@ -35,7 +36,7 @@ from crewcast.crew.worker import Worker, WorkerLimits
 from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.sender import Sender, SenderLimits
-from crewcast.keys import master_secret
+from crewcast.keys import unlock
 from crewcast.store.sqlite import SQLiteStore
 
 log = logging.getLogger("crewcast")
@@ -95,12 +96,15 @@ async def serve(settings: Settings, projects: Projects, announce: Announce) -> N
         store = await SQLiteStore.open(settings.data_dir)
         stack.push_async_callback(store.close)
         await asyncio.to_thread(_keep_out_of_git, settings.data_dir)
+        keys = KeyRing(
+            await unlock(settings, store), await store.rotations(), asymmetric="v1a" in settings.signatures
+        )
         sock = listen(settings.host, settings.port)
         stack.callback(sock.close)
         stub_llm = (
             await stack.enter_async_context(_stub_llm(settings)) if settings.values.get("stub_llm") else None
         )
-        node = _Node(settings, store, projects, stub_llm, token)
+        node = _Node(settings, store, keys, projects, stub_llm, token)
         stack.push_async_callback(node.close)
         await node.recover()
         http = _http(create_app(node.context))
@@ -151,6 +155,7 @@ class _Node:
         self,
         settings: Settings,
         store: SQLiteStore,
+        keys: KeyRing,
         projects: Projects,
         stub_llm: str | None,
         token: str,
@@ -178,7 +183,7 @@ class _Node:
         self.dispatcher = Dispatcher(
             store,
             self.sender,
-            master_secret(settings),
+            keys,
             clock,
             random.random,
             policy=RetryPolicy(
@@ -191,6 +196,7 @@ class _Node:
             store=store,
             clock=clock,
             tokens=Tokens(token),
+            keys=keys,
             crews={name: _view(crew) for name, crew in self.crews.items()},
             default_crew=settings.default_crew,
             check_url=egress.check_url,

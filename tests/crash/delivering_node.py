@@ -20,6 +20,7 @@ from crewcast.core import ids, url
 from crewcast.core import run as runs
 from crewcast.core.backoff import RetryPolicy
 from crewcast.core.event import Channel
+from crewcast.core.keyring import KeyRing
 from crewcast.core.lane import Lane
 from crewcast.core.run import Run
 from crewcast.dispatch.dispatcher import Dispatcher
@@ -51,7 +52,7 @@ async def main(folder: Path, link: str) -> None:
     dispatcher = Dispatcher(
         store,
         sender,
-        bytes(32),
+        KeyRing(bytes(32)),
         clock,
         random.random,
         policy=RetryPolicy(schedule=(20_000,), short_schedule=(20_000,)),

@@ -14,6 +14,7 @@ from crewcast.core import ids, url
 from crewcast.core import run as runs
 from crewcast.core.backoff import RetryPolicy
 from crewcast.core.event import Channel
+from crewcast.core.keyring import KeyRing
 from crewcast.core.lane import Lane
 from crewcast.core.run import Run, RunState
 from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
@@ -115,7 +116,7 @@ async def world(
     dispatcher = Dispatcher(
         store,
         transport,
-        bytes(32),
+        KeyRing(bytes(32)),
         clock,
         lambda: 0.5,
         policy=policy or RetryPolicy(),

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from crewcast.contract.authentication import Authentication
 from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Lane
 
@@ -152,6 +153,11 @@ def headers(
     if replay:
         listed.append((b"crewcast-replay", b"true"))
     return listed
+
+
+def auth_headers(auth: Authentication) -> list[tuple[bytes, bytes]]:
+    """What goes beside the headers of a delivery to a URL that the kickoff gave an authentication for."""
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in auth.headers]
 
 
 def rfc3339(at: int) -> str:

@@ -11,10 +11,11 @@ from functools import partial
 
 from crewcast.clock import Clock
 from crewcast.contract import webhooks
-from crewcast.core import signature, url
+from crewcast.core import url
 from crewcast.core.backoff import SECOND, RetryPolicy
 from crewcast.core.errors import StoreError
 from crewcast.core.event import Channel, Event
+from crewcast.core.keyring import KeyRing, OriginSigner
 from crewcast.core.lane import Attempt, Lane, Verdict, settle
 from crewcast.core.outcome import Outcome
 from crewcast.dispatch.transport import Transport
@@ -47,7 +48,7 @@ class Dispatcher:
         self,
         store: Store,
         transport: Transport,
-        master_secret: bytes,
+        keys: KeyRing,
         clock: Clock,
         roll: Callable[[], float],
         *,
@@ -56,7 +57,7 @@ class Dispatcher:
     ) -> None:
         self._store = store
         self._transport = transport
-        self._master_secret = master_secret
+        self._keys = keys
         self._clock = clock
         self._roll = roll
         self._policy = policy
@@ -161,8 +162,7 @@ class Dispatcher:
     def _origin(self, lane: Lane) -> "_Origin":
         origin = self._origins.get(lane.origin)
         if origin is None:
-            key = signature.key_of(signature.origin_secret(self._master_secret, lane.origin))
-            signer = signature.Signer(key)
+            signer = self._keys.signer(lane.origin)
             origin = self._origins[lane.origin] = _Origin(signer, self._limits.per_origin)
         return origin
 
@@ -173,7 +173,7 @@ class _Origin:
     Slots pass from hand to hand in the order asked for. (asyncio.Semaphore costs as much as the signature.)
     """
 
-    def __init__(self, signer: signature.Signer, slots: int) -> None:
+    def __init__(self, signer: OriginSigner, slots: int) -> None:
         self.signer = signer
         self._free = slots
         self._waiting: deque[asyncio.Future[None]] = deque()

@@ -16,6 +16,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from crewcast.core.event import Channel, Event
+from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
 from crewcast.core.origin import Health
 from crewcast.core.run import Run
@@ -359,6 +360,26 @@ class Store(Protocol):
         """Removes at most `limit` rows of hidden runs, and says how many; 0 when nothing is left.
 
         A hidden run's row goes last, so a crash in between leaves it to be gone on with.
+        """
+
+    # --- rotation ---------------------------------------------------------------------------
+
+    async def rotations(self) -> list[Rotation]:
+        """Every rotation so far, the oldest first."""
+
+    async def rotate(self, origin: str, now: int, until: int) -> Rotation | None:
+        """Begins the next generation of an origin's secrets, or of all with `EVERY_ORIGIN`.
+
+        None, and nothing is written, if too many would be in force at once. See `core.generation.Rotations.next`.
+        """
+
+    async def key_fingerprint(self) -> bytes | None:
+        """Which master key this store's secrets derive from, if that is noted."""
+
+    async def bind_key(self, fingerprint: bytes, *, replace: bool = False) -> bytes:
+        """Notes which master key this store's secrets derive from, if none is noted or with `replace`.
+
+        The fingerprint that is noted afterwards.
         """
 
     # --- node -------------------------------------------------------------------------------

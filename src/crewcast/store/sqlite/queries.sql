@@ -625,3 +625,22 @@ DELETE FROM kickoff WHERE run = :run
 -- name: sweep_run
 -- The last row.
 DELETE FROM run WHERE key = :run
+
+-- --- rotation -------------------------------------------------------------------------------
+
+-- name: rotations
+-- In the order of the fields of core.generation.Rotation. One row for each rotation that ever was.
+SELECT number, origin, at, until FROM rotation ORDER BY number
+
+-- name: add_rotation
+-- The number is one more than the last of `rotations`; nobody else writes between.
+INSERT INTO rotation (number, origin, at, until) VALUES (:number, :origin, :at, :until)
+
+-- name: master_key
+-- At most one row.
+SELECT id FROM master_key
+
+-- name: bind_master_key
+-- The first one stays, unless it is replaced on purpose.
+INSERT INTO master_key (only_one, id) VALUES (1, :id)
+ON CONFLICT DO UPDATE SET id = excluded.id WHERE :replace

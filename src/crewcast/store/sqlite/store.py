@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from crewcast.core.event import Channel, Event
+from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
 from crewcast.core.origin import Health
 from crewcast.core.run import Run, RunState
@@ -42,6 +43,7 @@ from crewcast.store.sqlite.writes import (
     KEYS_KEPT_FOR,
     Adopt,
     Append,
+    Bind,
     Claim,
     ClaimLanes,
     NewRun,
@@ -50,6 +52,7 @@ from crewcast.store.sqlite.writes import (
     Release,
     Renew,
     Reset,
+    Rotate,
     Writes,
 )
 
@@ -336,6 +339,21 @@ class SQLiteStore:
 
     async def sweep(self, limit: int) -> int:
         return await self.committer.put(self._writes.sweep, limit)
+
+    # --- rotation ---------------------------------------------------------------------------
+
+    async def rotations(self) -> list[Rotation]:
+        return [Rotation(*row) for row in await self._reader.all("rotations", {})]
+
+    async def rotate(self, origin: str, now: int, until: int) -> Rotation | None:
+        return await self.committer.put(self._writes.rotate, Rotate(origin, now, until))
+
+    async def key_fingerprint(self) -> bytes | None:
+        found = await self._reader.all("master_key", {})
+        return bytes(found[0][0]) if found else None
+
+    async def bind_key(self, fingerprint: bytes, *, replace: bool = False) -> bytes:
+        return await self.committer.put(self._writes.bind_key, Bind(fingerprint, replace))
 
     # --- node -------------------------------------------------------------------------------
 
