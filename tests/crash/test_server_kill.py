@@ -342,7 +342,7 @@ def test_what_keeps_a_server_from_starting_is_said_in_a_line(running, tmp_path):
     for arguments, said in [
         (["dev", str(ODD), "--port", port, "--data-dir", data], f"port {port} is in use"),
         (["dev", str(ODD), "--port", "x"], "--port:"),
-        (["dev", str(tmp_path), "--port", "0"], "is not a classic CrewAI crew"),
+        (["dev", str(tmp_path), "--port", "0"], "no CrewAI project that Crewcast knows"),
         (["dev", str(tmp_path / "nowhere")], "is not a folder"),
         (["dev", str(ODD), "--port", "0", "--data-dir", str(file)], str(file)),
         (["dev", str(ODD), "--port", "0", "--python", str(file)], "no Python interpreter"),

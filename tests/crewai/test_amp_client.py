@@ -22,5 +22,6 @@ def test_invoke_crewai_automation_tool_returns_the_result(tmp_path, monkeypatch,
             crew_inputs={"topic": Field(description="what about"), "audience": Field(description="for whom")},
         )
         answer = tool.run(topic="oolong tea", audience="cafe owners")
-    assert "oolong tea" in answer
-    assert "brief_task" in answer
+    # The text of the result in newer releases, the result itself in older ones.
+    assert "oolong tea" in str(answer)
+    assert "brief_task" in str(answer)

@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crewai.driver import BOOT, PATIENCE, Host, Lines, lab, newsroom, wait_until_gone
+from tests.crewai.driver import BOOT, PATIENCE, Host, lab, newsroom, wait_until_gone
+from tests.crewai.releases import has, since
 
 TOOLS = '''
 @tool("Look Up")
@@ -82,26 +82,6 @@ def test_the_host_holds_no_descriptor_beyond_its_own(host):
     links = [entry.readlink() for entry in Path(f"/proc/{host.process.pid}/fd").iterdir()]
     # stdin, stdout, stderr, the control socket, the wake-up pair, epoll.
     assert len(links) <= 7, links
-
-
-def test_an_environment_without_crewai_says_how_to_mend_it(tmp_path):
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        # -S: no site-packages, hence no crewai.
-        process = subprocess.Popen(
-            [str(Path(sys.executable).resolve()), "-S", str(BOOT), "--control-fd", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
-        )
-        theirs.close()
-        lines = Lines(ours)
-        assert lines.next() == {"op": "loading"}
-        unusable = lines.next()
-        assert process.wait(PATIENCE) == 1
-    assert unusable["op"] == "unusable"
-    assert "CrewAI is not installed" in unusable["error"]
-    assert "-m pip install crewai" in unusable["error"]
-    assert "ModuleNotFoundError" in unusable["traceback"]
 
 
 def test_ten_children_at_once(host, tmp_path):
@@ -434,10 +414,11 @@ def test_a_task_beside_goes_on_while_another_waits(host, tmp_path):
     """
     child = host.start(lab(tmp_path, code))
     first = child.until("event", "task_completed")
-    assert (first["task_id"], first["sync"]) == ("one", 1)
-    # Not acknowledged, and yet the other task comes to its own end.
+    # Not acknowledged, and yet the other task comes to its own end. CrewAI calls a task's callback before it says that
+    # the task is done, so either may be the first.
     second = child.until("event", "task_completed")
-    assert (second["task_id"], second["sync"]) == ("two", 2)
+    assert {first["task_id"], second["task_id"]} == {"one", "two"}
+    assert (first["sync"], second["sync"]) == (1, 2)
     child.acknowledge(second)
     assert child.until("finished")["output"] == "3"
 
@@ -594,11 +575,11 @@ def test_what_a_child_is_given(host, tmp_path):
     assert environment["CREWAI_DISABLE_TELEMETRY"] == "true"
 
     descriptors = facts["descriptors"]
-    assert len(descriptors) == 4, descriptors
     assert descriptors.pop("0") == "/dev/null"
     assert descriptors.pop("1") == descriptors.pop("2") == str(child.log_path)
-    [channel] = descriptors.values()
-    assert channel.startswith("socket:")
+    # The channel; before 1.13 also the event loop of CrewAI's bus, from the start: a selector and its wake-up pair.
+    loop = [] if has("1.13.0") else ["anon_inode", "socket", "socket"]
+    assert sorted(link.partition(":")[0] for link in descriptors.values()) == [*loop, "socket"]
     assert facts["inheritable"] == []
 
     assert facts["path"][:2] == [str(project / "src"), str(project)]
@@ -606,7 +587,8 @@ def test_what_a_child_is_given(host, tmp_path):
     assert facts["argv"] == ["crewcast"]
     assert facts["modules"] == []
     assert (facts["sigterm"], facts["sigint"], facts["sigchld"]) == (True, True, True)
-    assert facts["threads"] == ["MainThread", "crewcast-control"]
+    loop = [] if has("1.13.0") else ["CrewAIEventsLoop"]
+    assert facts["threads"] == [*loop, "MainThread", "crewcast-control"]
     assert facts["random"] != again["random"]
 
 
@@ -632,6 +614,7 @@ def test_the_env_file_may_turn_our_defaults_around(host, tmp_path):
     assert host.start(project).result()[-1]["output"] == "false"
 
 
+@since("1.15.16", "execution ids")
 def test_the_run_has_our_id_in_crewai(host, tmp_path):
     code = """
     from crewai.execution import get_execution_uuid

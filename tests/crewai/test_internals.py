@@ -14,6 +14,7 @@ import pytest
 
 from crewcast.crew.child import events, preload
 from crewcast.crew.child.events import EXTRACTORS
+from tests.crewai.releases import has, since
 
 ANY_TASK = {"description": "D", "expected_output": "E"}
 
@@ -62,9 +63,34 @@ def tool_event(kind, **fields):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", preload.REQUIRED + preload.USUAL)
-def test_what_the_host_preloads_exists(name):
+@pytest.mark.parametrize("name", preload.REQUIRED)
+def test_what_the_host_requires_exists_in_every_release(name):
     importlib.import_module(name)
+
+
+# The first release that has it, and the first that has it no more. What is not here is in all of them.
+HAVE = {
+    "crewai.agents.agent_executor": ("1.15.29", None),
+    "crewai.agents.crew_agent_executor": (None, "1.15.29"),
+    "crewai.experimental.agent_executor": (None, "1.15.29"),
+    "crewai.execution": ("1.15.16", None),
+    "crewai.hooks.contexts": ("1.15.3", None),
+    "crewai.llms.cache": ("1.14.5", None),
+    "crewai.llms.providers.openai_compatible.completion": ("1.12.0", None),
+    "crewai.project.crew_loader": ("1.15.0", None),
+    "crewai.skills.tool": ("1.15.9", None),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", preload.USUAL)
+def test_what_the_host_preloads_exists_in_the_releases_that_have_it(name):
+    first, end = HAVE.get(name, (None, None))
+    if (first is None or has(first)) and (end is None or not has(end)):
+        importlib.import_module(name)
+    else:
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module(name)
 
 
 def test_the_sink_is_called_at_once_in_the_emitting_thread(bus, tap):
@@ -228,8 +254,9 @@ def test_react_tool_events_come_from_tool_usage():
 
 
 def test_native_tool_events_come_from_an_executor_that_knows_its_agent():
-    executor = importlib.import_module("crewai.agents.agent_executor").AgentExecutor
-    assert "agent" in executor.model_fields
+    executor = importlib.import_module("crewai").Agent.model_fields["executor_class"].default
+    # A plain class before 1.14.
+    assert "agent" in getattr(executor, "model_fields", inspect.signature(executor).parameters)
 
 
 def test_a_task_has_what_is_read():
@@ -276,6 +303,7 @@ def test_crew_base_marks_its_classes():
     assert crew_base(Marked).is_crew_class is True
 
 
+@since("1.15.16", "execution ids")
 def test_a_run_takes_our_id():
     execution = importlib.import_module("crewai.execution")
     token = execution.set_execution_uuid("ours")

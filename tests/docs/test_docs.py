@@ -17,7 +17,7 @@ from crewcast.api.auth import Tokens
 from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
-from crewcast.contract import amp
+from crewcast.contract import amp, openapi
 from crewcast.core import url
 from crewcast.core.backoff import JITTER, MINUTE, RetryPolicy
 from crewcast.core.errors import UsageError
@@ -138,6 +138,21 @@ def test_the_table_of_errors_has_every_error():
     assert told - {("200", "")} == problems()
 
 
+def test_the_openapi_document_has_the_same_errors_and_kinds_of_projects():
+    document = openapi.document()
+    told = {row[0] for row in table(section("api.md", "Errors"), "status")}
+    described = {
+        status
+        for item in document["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+        for status in operation["responses"]
+    }
+    assert told == described | {"405"}  # of a method that no operation is there for
+    kinds = [row[0] for row in table(section("projects.md", "Served"), "kind")]
+    assert document["components"]["schemas"]["Crew"]["properties"]["kind"]["enum"] == [*kinds, "unknown"]
+
+
 def test_the_example_of_an_error_is_what_is_answered():
     [example] = blocks(section("api.md", "Errors"), "json")
     with pytest.raises(amp.Problem) as caught:
@@ -187,7 +202,8 @@ def test_versions_are_those_that_are_declared():
     said = f"Python 3.{low} to 3.{int(high) - 1}"
     assert said in prose("projects.md")
     assert said in prose("quickstart.md")
-    [pin] = [line for line in PYPROJECT["dependency-groups"]["dev"] if line.startswith("crewai==")]
+    development = map(str, PYPROJECT["dependency-groups"]["dev"])
+    [pin] = [line for line in development if line.startswith("crewai==")]
     assert f"CrewAI {pin.removeprefix('crewai==')} on Python" in prose("projects.md")
     for extra in re.findall(r"`crewcast\[([\w,]+)\]`", PAGES["quickstart.md"] + PAGES["projects.md"]):
         assert set(extra.split(",")) <= set(PYPROJECT["project"]["optional-dependencies"])

@@ -166,7 +166,10 @@ def test_a_page_of_the_log_and_one_event(server):
     assert [event["seq"] for event in page] == [3, 4, 5]
     assert server.ask("GET", f"/api/v1/runs/{kickoff_id}/events/3").json == events[2]
     check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events/999"), 404)
-    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events?after=x"), 422)
+    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events?after=x"), 422, field="after")
+    arabic = urllib.parse.quote("\N{ARABIC-INDIC DIGIT THREE}")
+    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events?limit={arabic}"), 422, field="limit")
+    check_error(server.ask("GET", f"/api/v1/runs/{kickoff_id}/events/{arabic}"), 404)
 
 
 def stream(server, kickoff_id: str, **headers) -> list[tuple[str, str | None, dict]]:
@@ -264,6 +267,7 @@ def test_no_run_waits_for_a_person_so_none_is_resumed(server, path, body):
         ({"execution_id": None}, "execution_id"),
         ({"task_id": None}, "task_id"),
         ({"task_id": [1]}, "task_id"),
+        ({"task_id": True}, "task_id"),
         ({"human_feedback": 5}, "human_feedback"),
         ({"is_approve": "yes"}, "is_approve"),
         ({"is_approve": None}, "is_approve"),

@@ -101,6 +101,22 @@ def test_a_forced_final_answer_ends_a_loop_that_has_called_nothing():
     assert "Action:" not in text
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        {
+            "type": "json_schema",
+            "json_schema": {"schema": {"type": "object", "properties": {"berths": {"type": "integer"}}}},
+        },
+        {"type": "json_object"},
+    ],
+)
+def test_a_model_held_to_json_takes_no_step_of_a_text_tool_loop(held):
+    messages = chat(system=REACT, user=BEGIN)
+    assert isinstance(json.loads(answer(messages, response_format=held).text), dict)
+    assert "Action: search_market" in answer(messages, response_format={"type": "text"}).text
+
+
 def test_a_native_tool_is_called_once_with_words_of_the_task():
     messages = chat(user="")
     turn = answer(messages, [OTHER, SEARCH])
@@ -176,6 +192,69 @@ def test_json_object_is_json():
 def test_human_feedback_is_read_as_one_of_the_outcomes(feedback, outcome):
     text = f"Determine which outcome matches.\n\nFeedback: {feedback}\n\nPossible outcomes: approved, rejected\n\nRespond"
     assert answer([{"role": "user", "content": text}]).text == outcome
+
+
+@pytest.mark.parametrize(
+    ("goal", "message", "said"),
+    [
+        ("Return exactly one bare value: followup or done. Do not explain.", "We need no followup, none.", "followup"),
+        ("Return exactly one bare value: revise, or approved. Do not explain.", "A draft on tea.", "approved"),
+        ("Answer with only one of these words: 'sea', 'lake', 'river'", "The lake is deep.", "lake"),
+    ],
+)  # fmt: skip
+def test_an_agent_that_routes_says_one_of_the_values_and_no_more(goal, message, said):
+    system = f"You are Router. You route.\nYour personal goal is: {goal}"
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": message}]
+    assert answer(messages).text == said
+
+
+def test_a_report_that_is_told_to_have_exactly_one_page_is_still_a_report():
+    text = answer([{"role": "user", "content": "Write exactly one page on tea: taste, trade."}]).text
+    assert len(text.split()) > 20
+
+
+def test_an_answer_that_comes_back_within_a_task_is_quoted_and_does_not_change_the_topic():
+    messages = chat(system=REACT, user=BEGIN)
+    called = {"role": "assistant", "content": answer(messages).text}
+    observed = {"role": "user", "content": "Observation: 4,812 roofs suit."}
+    earlier = answer([*messages, called, observed]).text.partition("Final Answer: ")[2]
+    task = f"Current Task: Write a letter on urban beekeeping. What happened: {earlier}"
+    text = answer([{"role": "user", "content": task}]).text
+    assert text.count("urban beekeeping") > 3
+    assert '"4,812 roofs suit"' in text
+
+
+def test_what_an_output_built_on_is_passed_along_a_chain():
+    context = 'Here is what matters. It builds on what came before: "42 hives".\n\n- Beekeepers need permits.'
+    text = answer(chat(user=f"\n\nThis is the context you're working with:\n{context}{PLAIN}")).text
+    assert 'what came before: "42 hives"' in text
+
+
+def test_a_quotation_that_a_task_gives_is_repeated_whole_or_not_at_all():
+    task = 'Current Task: Answer the ticket: "My lamp is late. I need it soon."'
+    text = answer([{"role": "user", "content": task}]).text
+    assert "The request was: Answer the ticket." in text
+
+
+@pytest.mark.parametrize(
+    ("role", "task", "subject"),
+    [
+        # The verb of an instruction, and what the role only has the letters of.
+        ("Menu Planner", "Plan the school lunches. Plan a week of school lunches.", "school lunches"),
+        # A part of the topic that the role says too is no topic of its own.
+        ("School Cook", "Praise school lunches. Sell school lunches.", "school lunches"),
+        ("Clerk", "Use make_tea for the kettle, then make_tea for the pot and the kettle.", "kettle"),
+        ("Clerk", "Praise the kitchen's lamp and the kitchen's door.", "kitchen"),
+    ],
+)
+def test_the_topic_is_what_the_task_is_about(role, task, subject):
+    text = answer([{"role": "user", "content": f"You are {role}. x\nCurrent Task: {task}"}]).text
+    found = re.search(
+        r"^(?:Here is what matters about|These notes on|The picture for)? ?(.+?)(?:\.| answer| is clearer|:)",
+        text,
+    )
+    assert found
+    assert found[1].lower() == subject
 
 
 def test_a_tool_call_that_crewai_could_not_parse_keeps_its_name_and_arguments():

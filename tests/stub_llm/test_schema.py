@@ -135,3 +135,88 @@ def test_arguments_take_their_values_from_the_task():
         "audience": "city planners",
         "website_url": "https://a.example/x",
     }
+
+
+DISHES = {
+    "type": "object",
+    "properties": {"dishes": {"type": "array", "items": {"type": "string"}}},
+    "required": ["dishes"],
+}
+FOUND = 'Add up the dishes of the week.\nThe find_dishes tool reported: "Dishes without nuts: Rice; Pea soup; Pie".'
+
+
+def asked(text):
+    return Topic("lunch", ("lunch",), text, text, short=True)
+
+
+def test_a_list_argument_takes_the_items_that_the_text_lists_behind_its_name():
+    assert fit(DISHES, asked(FOUND)) == {"dishes": ["Rice", "Pea soup", "Pie"]}
+    unlisted = fit(DISHES, asked("Add it all up."))
+    assert unlisted == {"dishes": ["lunch", "lunch"]}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "items"),
+    [({"maxItems": 2}, ["Rice", "Pea soup"]), ({"minItems": 3}, ["Rice", "Pea soup", "Pie"])],
+)
+def test_a_listed_argument_keeps_the_bounds_of_its_list(bounds, items):
+    schema = {**DISHES, "properties": {"dishes": {**DISHES["properties"]["dishes"], **bounds}}}
+    assert fit(schema, asked(FOUND)) == {"dishes": items}
+
+
+@pytest.mark.parametrize(
+    "rule", [{"minItems": 4}, {"items": {"enum": ["a", "b"]}}, {"items": {"type": "integer"}}], ids=str
+)
+def test_items_that_the_schema_would_refuse_are_not_taken_from_the_text(rule):
+    schema = {**DISHES, "properties": {"dishes": {**DISHES["properties"]["dishes"], **rule}}}
+    jsonschema.validate(fit(schema, asked(FOUND)), schema)
+
+
+def test_a_number_that_the_task_states_wins_over_the_default():
+    minutes = {"type": "object", "properties": {"minutes": {"type": "integer", "default": 180}}}
+    assert fit(minutes, asked("Plan a workshop that takes 210 minutes.")) == {"minutes": 210}
+    assert fit(minutes, asked("Plan a workshop.")) == {"minutes": 180}
+
+
+def test_a_form_that_the_description_prescribes_is_kept():
+    schema = {
+        "type": "object",
+        "properties": {
+            "start": {"type": "string", "description": "When it begins, as HH:MM."},
+            "day": {"type": "string", "description": "YYYY-MM-DD"},
+        },
+    }
+    assert fit(schema, asked("It starts at 13:15 on 2025-06-02.")) == {"start": "13:15", "day": "2025-06-02"}
+    assert fit(schema, asked("It starts soon.")) == {"start": "09:30", "day": "2025-01-15"}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "value"),
+    [
+        ("order", "Look up order B-1042 of Ada Moreau.", "B-1042"),
+        ("without", "Plan lunches without dairy and fish.", "dairy and fish"),
+        ("audience", "Find an audience of hotels and write a report.", "hotels"),
+    ],
+)
+def test_an_argument_is_what_stands_first_behind_its_name(name, task, value):
+    schema = {"type": "object", "properties": {name: {"type": "string"}}}
+    assert fit(schema, asked(task)) == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "chosen"),
+    [
+        # All are listed, and the message says one of them again.
+        (["delivery", "refund"], "Is it delivery or refund? 'I would like a refund.'", "refund"),
+        (["delivery", "refund"], "Is it delivery or refund? 'It was not delivered.'", "delivery"),
+        (["delivery", "refund"], "Is it delivery or refund? 'Hello.'", "delivery"),
+        (["delivery", "refund"], "'Hello.'", "delivery"),
+        # Where nothing speaks for one, none that would start the work again.
+        (["revise", "approved"], "Is it to revise or approved?", "approved"),
+        (["needs_work", "done"], "Look at the draft.", "done"),
+        (["revise", "approved"], "Is it to revise or approved? 'Please revise it.'", "revise"),
+        (["prefix", "suffix"], "Hello.", "prefix"),
+    ],
+)
+def test_an_enumeration_takes_what_the_text_says_most(options, text, chosen):
+    assert fit({"enum": options}, asked(text)) == chosen

@@ -8,7 +8,6 @@ from starlette.responses import PlainTextResponse, Response
 
 from crewcast.api.app import Context, CrewView, answer, context_of, read_body
 from crewcast.contract import amp as bodies
-from crewcast.contract import asyncapi as document
 from crewcast.contract.amp import Problem
 from crewcast.contract.webhooks import JSON
 from crewcast.core import ids
@@ -30,10 +29,6 @@ async def healthz(request: Request) -> Response:
     if context.draining:
         return answer({"status": "draining", "crews": crews}, 503)
     return answer({"status": "ok", "crews": crews})
-
-
-async def asyncapi(_request: Request) -> Response:
-    return Response(document.published(), media_type="application/yaml")
 
 
 async def crews(request: Request) -> Response:

@@ -89,7 +89,7 @@ class Context:
 
 
 def create_app(context: Context) -> ASGIApp:
-    from crewcast.api import amp, runs
+    from crewcast.api import amp, documents, runs
 
     routes = [
         Route("/", amp.healthy, methods=["GET"]),
@@ -103,7 +103,9 @@ def create_app(context: Context) -> ASGIApp:
         Route("/crews/{name}/kickoff", amp.kickoff, methods=["POST"]),
         Route("/crews/{name}/status/{kickoff_id}", amp.status, methods=["GET"]),
         Route("/crews/{name}/resume", amp.resume, methods=["POST"]),
-        Route("/asyncapi.yaml", amp.asyncapi, methods=["GET"]),
+        Route("/openapi.json", documents.openapi, methods=["GET"]),
+        Route("/asyncapi.yaml", documents.asyncapi, methods=["GET"]),
+        Route("/docs", documents.docs, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/events", runs.events, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/events/{seq}", runs.event, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/deliveries", runs.deliveries, methods=["GET"]),

@@ -1,11 +1,13 @@
 """What can be seen of a run beyond AMP's API: its events as they come, its deliveries, its output."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from typing import BinaryIO
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from crewcast.api.app import Context, answer, context_of
 from crewcast.contract import amp as bodies
@@ -19,6 +21,7 @@ from crewcast.store.protocol import Hint
 
 PAGE = 100
 KEEP_ALIVE = 15 * SECOND
+CHUNK = 64 * 1024
 
 
 async def events(request: Request) -> Response:
@@ -31,8 +34,8 @@ async def events(request: Request) -> Response:
     run = await _run(context, request)
     after = _number(request, "after", 0)
     if "text/event-stream" in request.headers.get("accept", ""):
-        last = request.headers.get("last-event-id", "")
-        start = int(last) if last.isdecimal() and len(last) < 16 else after
+        last = _digits(request.headers.get("last-event-id", ""))
+        start = after if last is None else last
         return StreamingResponse(
             _stream(context, run.id, start),
             media_type="text/event-stream",
@@ -49,7 +52,7 @@ async def event(request: Request) -> Response:
     context.token(request)
     run = await _run(context, request)
     text = request.path_params["seq"]
-    seq = int(text) if text.isdecimal() and len(text) < 16 else 0
+    seq = _digits(text) or 0
     found = await context.store.events(run.id, seq - 1, 1) if seq > 0 else []
     if not found or found[0].seq != seq:
         raise Problem(404, "Event not found", f"Run {run.id} has no event {text[:32]!r}")
@@ -107,10 +110,22 @@ async def logs(request: Request) -> Response:
     context = context_of(request)
     context.token(request)
     run = await _run(context, request)
-    file = context.log_file(run.id)
-    if not await asyncio.to_thread(file.is_file):
+    try:
+        file = await asyncio.to_thread(context.log_file(run.id).open, "rb")
+    except FileNotFoundError:
         return PlainTextResponse("")
-    return FileResponse(file, media_type="text/plain; charset=utf-8")
+    size = os.fstat(file.fileno()).st_size
+    return StreamingResponse(
+        _first(size, file), media_type="text/plain; charset=utf-8", headers={"content-length": str(size)}
+    )
+
+
+async def _first(size: int, file: BinaryIO) -> AsyncIterator[bytes]:
+    """The first `size` bytes of a file to which a crew may still be writing."""
+    with file:
+        while size and (chunk := await asyncio.to_thread(file.read, min(size, CHUNK))):
+            size -= len(chunk)
+            yield chunk
 
 
 async def _run(context: Context, request: Request) -> Run:
@@ -185,7 +200,12 @@ def _told(event: Event, *, whole: bool = False) -> JSON:
 
 
 def _number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not text.isdecimal() or len(text) > 15:
+    number = _digits(request.query_params.get(name, str(default)))
+    if number is None:
         raise Problem(422, "Validation Error", f"{name} must be a whole number from 0", {"field": name})
-    return int(text)
+    return number
+
+
+def _digits(text: str) -> int | None:
+    """The number that 1 to 15 of the digits 0 to 9 are; Python would take other scripts' digits too."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None

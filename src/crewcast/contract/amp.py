@@ -137,7 +137,8 @@ def _field(request: JSON, names: Sequence[str], kind: type | tuple[type, ...], w
     for name in names:
         value = request.get(name)
         if value is not None:
-            if not isinstance(value, kind):
+            # In Python a truth is a number too.
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise _invalid(name, f"must be {what}")
             return value
     raise _invalid(names[0], "is required")

@@ -28,7 +28,7 @@ class Project:
     - `classic`, `flow`: `module` has the class; `object`: `object` in it makes the crew, and if that is empty the module
       is run like a script up to its kickoff. `module` is imported with `source` (relative to `root`) on the path;
       `package`: as part of a package made for it, since it lies in no folder that Python could import by name.
-    - `json`, `declarative-flow`: `definition` is the file, relative to `root`.
+    - `json`, `declarative-flow`: `definition` is the file, relative to `root`; `source` is on the path for what it names.
     - `unknown`: nothing is there to serve, and `problem` says why.
     """
 
@@ -169,15 +169,21 @@ def _defined(root: Path, kind: Any, definition: str) -> Project:
             f"{root}: [tool.crewai] definition is {definition!r}, and there is no such file in it"
         )
     is_flow = kind == "flow" or (kind is None and file.suffix in (".yaml", ".yml"))
-    return _of(root, "declarative-flow" if is_flow else "json", definition=str(file.relative_to(root)))
+    return _of_definition(root, "declarative-flow" if is_flow else "json", file)
 
 
 def _by_definition(root: Path) -> Project | None:
     for name in ("crew.jsonc", "crew.json"):
         if (root / name).is_file():
-            return _of(root, "json", definition=name)
+            return _of_definition(root, "json", root / name)
     flows = [file for pattern in ("flow.y*ml", "src/*/flow.y*ml") for file in sorted(root.glob(pattern))]
-    return _of(root, "declarative-flow", definition=str(flows[0].relative_to(root))) if flows else None
+    return _of_definition(root, "declarative-flow", flows[0]) if flows else None
+
+
+def _of_definition(root: Path, kind: str, file: Path) -> Project:
+    """One that lies in `src/` names its tools and code as the package beside it does: from there."""
+    path = file.relative_to(root)
+    return _of(root, kind, definition=str(path), source="src" if path.parts[0] == "src" else ".")
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,15 +56,39 @@ _CLOSINGS: Final = (
     "Start with {other} and come back to {subject} in a month.",
     "Taken together, this is a sound basis for a decision on {subject}.",
 )
+_REPORTED: Final = re.compile(r'tool reported: "([^"]+)"')
+_BUILT_ON: Final = re.compile(r'what came before: "([^"]+)"')
+# Its own sentences, when an earlier answer comes back within a task: they say nothing of that task's topic.
+_OWN_MARK: Final = "The request was: "
+_OWN: Final = re.compile(
+    "|".join(
+        [
+            rf"{_OWN_MARK}[^\n]{{1,260}}?\.",
+            rf"The \w+ {_REPORTED.pattern}",
+            r'It builds on what came before: (?:"[^"]*"(?: and )?)+',
+            *(
+                r"(?:^|(?<=[.:-] ))" + re.sub(r"\\\{\w+\\\}", ".{1,80}?", re.escape(template))
+                for template in (*_OPENINGS, *_POINTS, *_CLOSINGS)
+            ),
+        ]
+    ),
+    re.MULTILINE,
+)
+# How much of a task is searched for them.
+_TOPIC_WITHIN: Final = 30_000
 _BULLETS: Final = re.compile(
     r"\b(\d{1,2}|two|three|four|five|six|seven|eight|nine|ten)\b[\w\s-]{0,24}?\b(?:bullet|point|item|finding|fact|idea|recommendation)",
     re.IGNORECASE,
 )
 _NUMBER_WORDS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _OUTCOMES: Final = re.compile(r"Possible outcomes: *([^\n]+)")
+# How agents that route a flow are told to: 'Return exactly one bare value: approved, rejected or unclear.'
+_ONE_OF: Final = re.compile(
+    r"\b(?:exactly|only) one(?: bare| single)? (?:of|value|word|label|route|option|outcome|category)\b[^:.\n]{0,40}: *([^.\n]+)",
+    re.IGNORECASE,
+)
 # The words that CrewAI's planning looks for; without them it asks for a better plan, without end.
 _READY: Final = "READY: I am ready to execute the task."
-_REPORTED: Final = re.compile(r'tool reported: "([^"]+)"')
 _POINT: Final = re.compile(r"^[-*] +(.+)$", re.MULTILINE)
 # CrewAI's own line between the outputs of two tasks.
 _OUTPUT_BREAK: Final = re.compile(r"\n-{5,}\n")
@@ -82,20 +106,22 @@ def answer(
     """The model's turn in a chat completion."""
     prompt = read(messages)
     topic = _topic(prompt)
+    # A model held to JSON writes nothing else, a step of a text tool loop neither.
+    held = response_format is not None and response_format.get("type") != "text"
     offered = [_native_tool(tool) for tool in tools]
     if offered and tool_choice != "none" and not prompt.must_finish:
         wanted = _wanted(offered, prompt, tool_choice)
         if wanted:
             chosen = wanted if parallel_tool_calls else wanted[:1]
             return Answer(tool_calls=tuple(_call(tool, topic, prompt) for tool in chosen))
-    if prompt.text_tools and not offered and not prompt.must_finish:
+    if prompt.text_tools and not offered and not held and not prompt.must_finish:
         unused = _wanted(prompt.text_tools, prompt, "auto")
         if unused:
             return Answer(_text_call(unused[0], topic))
     schema = _schema(response_format) or (prompt.schema if response_format is None else None)
     if schema is not None or response_format is not None:
         body = json.dumps(_structured(schema or {}, prompt, topic), ensure_ascii=False)
-        if response_format is not None and response_format.get("type") != "text":
+        if held:
             return Answer(body)
     else:
         body = _outcome(prompt) or _prose(prompt, topic)
@@ -107,10 +133,18 @@ def answer(
 
 
 def _topic(prompt: Prompt) -> Topic:
-    found = words.phrases(f"{prompt.task}\n{prompt.goal}", favoured=prompt.role)
+    said = f"{prompt.task}\n{prompt.goal}"
+    found = words.phrases(
+        _OWN.sub(".", said[:_TOPIC_WITHIN]) if _OWN_MARK in said else said, favoured=prompt.role
+    )
     subject = found[0] if found else "the request"
-    brief = words.first_sentence(prompt.task) or subject
+    brief = _whole(words.first_sentence(prompt.task)) or subject
     return Topic(subject=subject, phrases=found, brief=brief, text=f"{prompt.task}\n{prompt.context}")
+
+
+def _whole(sentence: str) -> str:
+    """Without a quotation that was cut in its middle."""
+    return sentence.rpartition('"')[0].rstrip(" :") if sentence.count('"') % 2 else sentence
 
 
 def _native_tool(tool: Json) -> Tool:
@@ -185,12 +219,15 @@ def _structured(schema: Json, prompt: Prompt, topic: Topic) -> Any:
 
 
 def _outcome(prompt: Prompt) -> str:
-    """One of the outcomes that CrewAI's human feedback asks the model to choose from."""
-    listed = _OUTCOMES.search(prompt.text)
-    if not listed:
-        return ""
-    options = [option.strip(" '\"[]") for option in listed[1].split(",")]
-    return str(pick(options, prompt.text))
+    """One of the outcomes that CrewAI's human feedback, or the prompt itself, asks the model to choose from."""
+    if listed := _OUTCOMES.search(prompt.text):
+        return str(pick([option.strip(" '\"[]") for option in listed[1].split(",")], prompt.text))
+    if listed := _ONE_OF.search(prompt.text):
+        options = [option.strip(" '\"`") for option in re.split(r",|\bor\b", listed[1])]
+        options = [option for option in options if option]
+        if len(options) > 1 and all(re.fullmatch(r"[\w-]+", option) for option in options):
+            return str(pick(options, f"{prompt.task}\n{prompt.context}"))
+    return ""
 
 
 def _prose(prompt: Prompt, topic: Topic) -> str:
@@ -199,11 +236,11 @@ def _prose(prompt: Prompt, topic: Topic) -> str:
     others = topic.phrases[1:] or (topic.subject,)
     parts = [
         _say(_OPENINGS[number % len(_OPENINGS)], topic.subject, others[0]),
-        f"The request was: {topic.brief}.",
+        f"{_OWN_MARK}{topic.brief}.",
         *(_quote(used) for used in prompt.results),
     ]
-    if prompt.context:
-        parts.append(f"It builds on what came before: {_gist(prompt.context)}.")
+    if earlier := [*_gists(prompt.context), *_handed_on(prompt.task)]:
+        parts.append(f"It builds on what came before: {' and '.join(earlier)}.")
     points = "\n".join(
         f"- {_say(_POINTS[(number + place) % len(_POINTS)], topic.subject, others[place % len(others)])}"
         for place in range(_how_many(f"{prompt.task}\n{prompt.expected}"))
@@ -213,17 +250,29 @@ def _prose(prompt: Prompt, topic: Topic) -> str:
 
 
 def _quote(used: Used) -> str:
-    said = words.excerpt(used.result, 300).replace('"', "'")
+    said = re.sub(r"(?<!\.)\.$", "", words.excerpt(used.result, 300).replace('"', "'"))
     return f'The {used.tool} tool reported: "{said}".'
 
 
-def _gist(context: str) -> str:
-    """What each earlier output found: what its tool reported, else its first point. (Whole quotes would grow.)"""
+def _gists(context: str) -> list[str]:
+    """What each earlier output found: what its tool reported, or what it built on, else its first point.
+
+    (Whole quotes would grow.)
+    """
     gists = []
-    for output in _OUTPUT_BREAK.split(context)[:3]:
-        found = _REPORTED.search(output) or _POINT.search(output)
-        gists.append(words.first_sentence(found[1] if found else output, 140))
-    return " and ".join(f'"{gist}"' for gist in gists)
+    for output in _OUTPUT_BREAK.split(context)[:3] if context else ():
+        found = _REPORTED.search(output) or _BUILT_ON.search(output) or _POINT.search(output)
+        gists.append(_gist(found[1] if found else output))
+    return gists
+
+
+def _handed_on(task: str) -> list[str]:
+    """The same of outputs that stand in the task itself: a flow hands them from crew to crew as inputs."""
+    return [_gist(reported) for reported in _REPORTED.findall(task)[:3]]
+
+
+def _gist(text: str) -> str:
+    return f'"{words.first_sentence(text, 140)}"'
 
 
 def _say(template: str, subject: str, other: str) -> str:

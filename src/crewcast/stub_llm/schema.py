@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from crewcast.stub_llm.wording import Topic, amount, empty_list, phrase, pick, wording, yes_or_no
+from crewcast.stub_llm.wording import (
+    Topic,
+    amount,
+    empty_list,
+    listed,
+    phrase,
+    pick,
+    stated,
+    wording,
+    yes_or_no,
+)
 
 Json = Mapping[str, Any]
 
@@ -54,6 +64,9 @@ _STRICTER: Final = {
 # Deeper than this only what is required is filled, so that a schema which contains itself ends.
 _DEPTH: Final = 6
 _LONGEST_CHAIN: Final = 8
+_LONGEST_LIST: Final = 12
+# With any of these, not every text is a value.
+_NARROWED: Final = {"enum", "const", "format", "pattern", "minLength", "maxLength"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +99,7 @@ class _Filler:
             return schema["const"]
         if "enum" in schema:
             return pick(schema["enum"], self.topic.text, place.index)
-        if schema.get("default") is not None:
+        if schema.get("default") is not None and not self._is_stated(schema, place):
             return schema["default"]
         if options := schema.get("anyOf") or schema.get("oneOf"):
             return self._option(options, place)
@@ -159,9 +172,21 @@ class _Filler:
         least, most = schema.get("minItems", 0), schema.get("maxItems", math.inf)
         few = place.depth > _DEPTH or empty_list(place.name)
         size = least if few else min(max(least, len(first) or 2), most)
+        if self.topic.short and not first and self._is_free_text(schema.get("items")):
+            named = listed(self.topic, place.name)[: int(min(most, _LONGEST_LIST))]
+            if len(named) >= max(least, 1):
+                return list(named)
         parts = [*first, *[schema.get("items", True)] * int(size)][: int(size)]
         single = place.name.removesuffix("s")
         return [self.value(part, place.inside(single, index)) for index, part in enumerate(parts)]
+
+    def _is_stated(self, schema: Json, place: _Place) -> bool:
+        """Whether the task says another number than the default."""
+        return _kind(schema) in {"integer", "number"} and stated(self.topic, place.name) is not None
+
+    def _is_free_text(self, schema: Any) -> bool:
+        flat = self._flat(schema) if isinstance(schema, Mapping) else {}
+        return flat.get("type") == "string" and not flat.keys() & _NARROWED
 
     def _number(self, schema: Json, place: _Place, *, whole: bool) -> float:
         unit = 1 if whole else 0.01

@@ -12,8 +12,8 @@ _STOP_WORDS: Final = """
     another answer any apply are around as asked assume at audience available based be because been before being below best better
     between brief both bullet but by can cannot clear clearly collect compare complete comprehensive concise conduct content
     context could covering create criteria current currently describe detailed details did do does doing done draft during each
-    either end ensure estimate etc every exact expected explain few final find findings first focus follow following for format from
-    full further get give given gives good got great had has have having he help her here him his how however i if
+    either end ensure estimate etc eur every exact expected explain few final find findings first focus follow following for format from
+    full further gbp get give given gives good got great had has have having he help her here him his how however i if
     important in include including information instead interesting into is it item its job just keep key know
     knack known last latest lead least less let like list look made make making many may me might mind more most much
     must my name need needs never new next no not note notes nothing now of off often on once one one-page only or other our out
@@ -21,7 +21,7 @@ _STOP_WORDS: Final = """
     reply report recommendation research response result return review same say search section see seasoned senior sentence set share
     she should show single so some specific state step such sure take task tell than that the their them then there these
     they thing things this thorough those three through to together too tool tools top turn two under understand
-    until up upon us use used useful using very want was way we well were what when where whether which while who
+    until up upon us usd use used useful using very want was way we well were what when where whether which while who
     why will with within without word words work would write you your
 """
 _STOP: Final = frozenset(_STOP_WORDS.split())
@@ -29,6 +29,10 @@ _WORD: Final = re.compile(r"[^\W_][\w'\u2019-]*")
 _CLAUSE: Final = re.compile(r"[.,;:!?()\[\]{}\"“”`*#|/\n]+|\s[-–—]\s")  # noqa: RUF001 - real text has these dashes
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
+# A sentence that begins so is an instruction, and its first word the verb: 'Plan the ...', 'List 3 ...', 'Sum it up'.
+_INSTRUCTION: Final = re.compile(
+    r"(?:^|(?<=[.!?:;\n]))(\s*)[A-Z][a-z]+(?= +(?:\d+|an?|the|all|both|each|every|how|it|its|one|their|them|this|these|those|what|which|whether|your)\b)"
+)
 
 # Prompts of a real crew can be huge (a whole context of earlier tasks); its topic shows well before this.
 _READ_AT_MOST: Final = 6000
@@ -73,23 +77,37 @@ def phrases(text: str, favoured: str = "", limit: int = 8) -> tuple[str, ...]:
     """
     counts: Counter[str] = Counter()
     shown: dict[str, str] = {}
-    for run in _runs(text[:_READ_AT_MOST]):
+    for run in _runs(_INSTRUCTION.sub(r"\1", text[:_READ_AT_MOST])):
         for size in range(1, 5):
             for start in range(len(run) - size + 1):
                 gram = " ".join(run[start : start + size])
                 counts[gram.lower()] += 1
                 shown.setdefault(gram.lower(), gram)
+    # Said only within a longer run, a run is a part of that one's topic and none of its own.
+    parts = {
+        " ".join(run[start:end])
+        for gram in counts
+        if counts[gram] > 1
+        for run in [gram.split()]
+        for start in range(len(run))
+        for end in range(start + 1, len(run) + 1)
+        if end - start < len(run) and counts[" ".join(run[start:end])] == counts[gram]
+    }
     order = {gram: place for place, gram in enumerate(shown)}
-    favoured = favoured.lower()
+    favoured = " ".join(_WORD.findall(favoured.lower()))
 
     def rank(gram: str) -> tuple[int, int]:
         size = gram.count(" ") + 1
-        weight = counts[gram] * size * (3 if gram in favoured else 1) if counts[gram] > 1 else min(size, 3)
+        weight = (
+            counts[gram] * size * (3 if f" {gram} " in f" {favoured} " else 1)
+            if counts[gram] > 1
+            else min(size, 3)
+        )
         return (-weight, order[gram])
 
     chosen: list[str] = []
     taken: set[str] = set()
-    for gram in sorted(counts, key=rank):
+    for gram in sorted(counts.keys() - parts, key=rank):
         own = set(gram.split())
         if own & taken or any(word.isdigit() for word in own):
             continue
@@ -106,7 +124,10 @@ def _runs(text: str) -> Iterator[list[str]]:
     for clause in _CLAUSE.split(text):
         run: list[str] = []
         for word in _WORD.findall(clause):
-            if word.lower() in _STOP or len(word) == 1:
+            word = word.removesuffix("'s")  # noqa: PLW2901
+            if (
+                word.lower() in _STOP or len(word) == 1 or "_" in word
+            ):  # names of tools and inputs are no topics
                 if run:
                     yield run
                 run = []

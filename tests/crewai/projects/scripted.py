@@ -15,8 +15,8 @@ class ScriptedLLM(BaseLLM):
 
     @classmethod
     def saying(cls, *replies, native=False):
-        llm = cls(model="scripted", native=native)
-        llm._replies = list(replies)
+        llm = cls(model="scripted")
+        llm.native, llm._replies = native, list(replies)
         return llm
 
     def supports_function_calling(self):

@@ -76,7 +76,7 @@ def test_the_name_comes_from_the_argument_or_pyproject_or_the_folder(tmp_path):
             {"a/b.json": "{}", "pyproject.toml": '[tool.crewai]\ntype = "crew"\ndefinition = "a/b.json"\n'},
             ("json", "", ".", "", "a/b.json"),
         ),
-        ({"src/pkg/flow.yaml": "schema: crewai.flow/v1\n"}, ("declarative-flow", "", ".", "", "src/pkg/flow.yaml")),
+        ({"src/pkg/flow.yaml": "schema: crewai.flow/v1\n"}, ("declarative-flow", "", "src", "", "src/pkg/flow.yaml")),
         (
             {"x.yaml": "", "pyproject.toml": '[tool.crewai]\ntype = "flow"\ndefinition = "x.yaml"\n'},
             ("declarative-flow", "", ".", "", "x.yaml"),

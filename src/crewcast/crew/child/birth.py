@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from . import preload
 from .channel import ORPHANED, Channel
 from .job import perform
 
@@ -43,6 +44,7 @@ def live(channel_fd: int, log_fd: int, host_pid: int) -> NoReturn:
         _reset_signals()
         _settle_descriptors(channel_fd, log_fd)
         _reseed()
+        preload.revive()
         _work(Channel(socket.socket(fileno=channel_fd)))
         status = 0
     except BaseException:

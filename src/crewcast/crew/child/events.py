@@ -87,7 +87,7 @@ def listen(sink: Sink) -> None:
     """Have the sink hear every event of this process, once its place in the run is set.
 
     CrewAI's stream sinks would hear only what a context that inherited them emits, no thread that a project starts by
-    itself, and releases before 1.14 have none. A process is one run, so everything in it is the run's.
+    itself, and releases before 1.15.2 have none. A process is one run, so everything in it is the run's.
     """
     bus_class = importlib.import_module("crewai.events.event_bus").CrewAIEventsBus
     emit, aemit = bus_class.emit, getattr(bus_class, "aemit", None)

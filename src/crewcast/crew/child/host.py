@@ -1,9 +1,11 @@
 """One process per project environment: it imports crewai once and forks a child for each job."""
 
-import importlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
+import re
 import selectors
 import signal
 import socket
@@ -16,6 +18,8 @@ from typing import Any
 from . import birth, preload
 from .wire import encode
 
+# The oldest CrewAI that can be hosted; `make compat` runs the tests on it.
+OLDEST = "1.10.1"
 CHUNK = 65536
 # Each fork line comes with its channel and its log; a few of them may be read at once.
 MAX_DESCRIPTORS = 64
@@ -30,6 +34,10 @@ def serve(control_fd: int) -> int:
     _say(control, {"op": "loading"})
     begin = time.monotonic()
     try:
+        old = _too_old()
+        if old is not None:
+            _say(control, {"op": "unusable", "error": old, "traceback": ""})
+            return 1
         preload.preload()
     except (Exception, SystemExit) as error:
         _say(control, {"op": "unusable", "error": _advice(error), "traceback": traceback.format_exc()})
@@ -47,15 +55,45 @@ def serve(control_fd: int) -> int:
     os._exit(0)
 
 
+def _too_old() -> str | None:
+    """What to do about a CrewAI that cannot be hosted. None as well if there is none, or it is a folder on the path:
+    importing it will tell.
+    """
+    try:
+        installed = importlib.metadata.version("crewai")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    if _release(installed) >= _release(OLDEST):
+        return None
+    return (
+        "CrewAI "
+        + installed
+        + " is installed in "
+        + sys.executable
+        + ", but the oldest that can be hosted is "
+        + OLDEST
+        + ": run `"
+        + _install("'crewai>=" + OLDEST + "'")
+        + "`."
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """`1.10.1` of `1.10.1rc2`, as numbers."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(number) for number in match.group().split(".")) if match else ()
+
+
+def _install(what: str) -> str:
+    """The command that installs for this interpreter. Environments that uv made have no pip."""
+    if importlib.util.find_spec("pip") is None:
+        return "uv pip install --python " + sys.executable + " " + what
+    return sys.executable + " -m pip install " + what
+
+
 def _advice(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "crewai":
-        return (
-            "CrewAI is not installed in "
-            + sys.executable
-            + ": run `"
-            + sys.executable
-            + " -m pip install crewai`."
-        )
+        return "CrewAI is not installed in " + sys.executable + ": run `" + _install("crewai") + "`."
     return (
         "CrewAI cannot be imported by "
         + sys.executable

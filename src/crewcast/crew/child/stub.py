@@ -3,9 +3,9 @@
 CrewAI builds LLMs in one place, `LLM.__new__`: model strings of agents and crews, `MODEL` in the environment,
 config objects and `LLM(...)` in user code all arrive there, and it returns an instance of the provider's class.
 `point_at` makes it return one class for every provider, CrewAI's own client of the OpenAI API, which needs nothing
-beyond what CrewAI itself installs. (CrewAI's `llm_overlay` maps model names, too, but only within one context, not in
-threads that the project starts, and it cannot set an endpoint across providers.) A project's own subclass of
-`BaseLLM` or `LLM` is left alone.
+beyond what CrewAI itself installs. (The `llm_overlay` of recent releases maps model names, too, but only within one
+context, not in threads that the project starts, and it cannot set an endpoint across providers.) A project's own
+subclass of `BaseLLM` or `LLM` is left alone.
 """
 
 import os
@@ -29,7 +29,6 @@ _CARRIED = (
     "max_tokens",
     "max_completion_tokens",
     "stop",
-    "stop_sequences",
     "seed",
     "presence_penalty",
     "frequency_penalty",
@@ -91,19 +90,18 @@ def point_at(base_url: str) -> None:
             return _OWN_NEW(cls, model, *args, **settings)
         through_litellm = any(args) or settings.get("is_litellm", False)
         provider, name = split_model(model, "litellm" if through_litellm else settings.get("provider"))
-        fixed = {
-            "model": name,
-            "base_url": base_url,
-            "api_key": _KEY,
-            "native_tools": calls_tools_natively(provider, name),
-        }
-        carried = {key: settings[key] for key in _CARRIED if settings.get(key) is not None}
+        fixed = {"model": name, "base_url": base_url, "api_key": _KEY}
+        carried = _carried(settings)
         try:
-            return OfflineCompletion(**fixed, **carried)
+            made = OfflineCompletion(**fixed, **carried)
         except ValueError:
             # A value that the project's provider takes and OpenAI's client doesn't; the answer won't depend on it.
-            shape = {key: carried[key] for key in ("stop", "stop_sequences", "stream") if key in carried}
-            return OfflineCompletion(**fixed, **shape)
+            made = OfflineCompletion(
+                **fixed, **{key: carried[key] for key in ("stop", "stream") if key in carried}
+            )
+        # Set, not passed: before CrewAI 1.13 this is no pydantic model, and sends on what its __init__ doesn't know.
+        made.native_tools = calls_tools_natively(provider, name)
+        return made
 
     def client_params(self: Any) -> dict[str, Any]:
         return {**_OWN_CLIENT_PARAMS(self), "base_url": base_url, "api_key": _KEY}
@@ -112,6 +110,14 @@ def point_at(base_url: str) -> None:
     # For clients that the project makes of CrewAI's OpenAI class without `LLM`, and those that CrewAI restores from
     # a checkpoint with the endpoint of an earlier server.
     OpenAICompletion._get_client_params = client_params  # noqa: SLF001 - the one place all its clients pass
+
+
+def _carried(settings: dict[str, Any]) -> dict[str, Any]:
+    carried = {key: settings[key] for key in _CARRIED if settings.get(key) is not None}
+    # The same by another name, which wins in CrewAI, and which the OpenAI client of its releases before 1.13 refuses.
+    if settings.get("stop_sequences") is not None:
+        carried["stop"] = settings["stop_sequences"]
+    return carried
 
 
 def split_model(model: str, provider: str | None = None) -> tuple[str, str]:
@@ -157,7 +163,7 @@ def calls_tools_natively(provider: str, model: str) -> bool:
 
 
 def _litellm_calls_tools(model: str) -> bool:
-    """LiteLLM's own catalogue decides, of which CrewAI carries a copy; older CrewAI has none and assumes yes."""
+    """LiteLLM's own catalogue decides, of which CrewAI carries a copy; before 1.15.24 it has none: yes is assumed."""
     try:
         from crewai.llms import context_window
     except ImportError:

@@ -1,0 +1,228 @@
+"""What a real server answers in all that can become of a run, against the OpenAPI document."""
+
+import json
+import time
+import urllib.request
+
+import pytest
+
+from crewcast.contract import openapi
+from tests.support.documents import Promised, stream_events
+from tests.support.receiver import Receiver
+from tests.support.server import REPOSITORY, TOKEN, Answer, ServerProcess
+
+PROJECTS = REPOSITORY / "tests" / "projects"
+RUN = "/api/v1/runs/{kickoff_id}"
+CREW = "odd-jobs"
+# Also a kickoff, though one that lacks its inputs.
+DECISION = {"execution_id": "nope", "task_id": "t", "human_feedback": "good", "is_approve": True}
+# What only a defect of ours or a full disk brings about: tests/unit/api has a store that cannot work.
+OUT_OF_REACH = {500, 503}
+
+
+class Story:
+    """Asks, and keeps every answer with the route that gave it."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, str, Answer]] = []
+
+    def ask(self, server, title, method, path, body=None, query="", headers=None, **names):
+        answer = server.ask(method.upper(), path.format(**names) + query, body, **(headers or {}))
+        self.told.append((title, method, path, answer))
+        return answer
+
+
+def until(condition, within=30):
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    root = tmp_path_factory.mktemp("told")
+    story = Story()
+    with ServerProcess(PROJECTS / "odd", root / "one", "--stub-llm", "--max-runs", "1") as server:
+        server.wait_until_ready()
+        documents(story, server)
+        refusals(story, server)
+        runs(story, server, root / "go on")
+        stopping(story, server, root / "stop")
+    with ServerProcess([PROJECTS / "broken", PROJECTS / "odd"], root / "two", "--stub-llm") as server:
+        several(story, server)
+    return story
+
+
+def documents(story, server):
+    for path in ("/", "/healthz", "/openapi.json", "/asyncapi.yaml", "/docs"):
+        story.ask(server, "without a token", "get", path, headers={"authorization": None})
+    for path in ("/inputs", "/crews/{name}/inputs", "/crews"):
+        story.ask(server, "the only crew", "get", path, name=CREW)
+
+
+def refusals(story, server):
+    """Each route with a token or a name that it does not take, and a run that is not there; each body in all ways."""
+    names = {"kickoff_id": "nope", "seq": 1, "name": CREW}
+    for method, path, status in sorted(Promised(openapi.document()).answers()):
+        body = DECISION if method == "post" else None
+        match status:
+            case 401:
+                wrong = {"authorization": "Bearer wrong"}
+                story.ask(server, "a wrong token", method, path, body, headers=wrong, **names)
+            case 403:
+                stranger = {"host": "evil.example"}
+                story.ask(server, "a stranger's name", method, path, body, headers=stranger, **names)
+            case 404:
+                story.ask(server, "an unknown run", method, path, body, **names)
+                story.ask(server, "an unknown crew", method, path, body, **names | {"name": "nobody"})
+            case 413:
+                story.ask(server, "too large", method, path, b" " * (5 * 1024 * 1024), **names)
+            case 400:
+                story.ask(server, "no JSON", method, path, b"{", **names)
+                story.ask(server, "no object", method, path, [], **names)
+            case 422 if method == "post":
+                story.ask(server, "nothing in it", method, path, {}, **names)
+
+    def kickoff(title, body, **headers):
+        story.ask(server, title, "post", "/kickoff", body, headers=headers)
+
+    kickoff("an input is missing", {"inputs": {}})
+    kickoff("a misplaced URL", {"inputs": {"topic": "x", "taskWebhookUrl": "http://127.0.0.1:1"}})
+    kickoff("no webhook", {"inputs": {"topic": "x"}, "taskWebhookUrl": "ftp://x"})
+    kickoff("meta is too large", {"inputs": {"topic": "x"}, "meta": {"x": "x" * 20000}})
+    kickoff("the key is too long", {"inputs": {"topic": "x"}}, idempotency_key="k" * 300)
+
+
+def runs(story, server, go_on):
+    """A run while it is queued, at work and done, and one that fails; the subscriber takes some of their events."""
+
+    def kickoff(title, body, **headers):
+        return story.ask(server, title, "post", "/kickoff", body, headers=headers).json["kickoff_id"]
+
+    def look(title, path, kickoff_id, query="", **names):
+        return story.ask(server, title, "get", path, query=query, kickoff_id=kickoff_id, **names)
+
+    answers = {"/task": 410, "/step": 204, "/crew": 503}
+    with Receiver(lambda request, _: answers[request.path]) as receiver:
+        body = {
+            "inputs": {"topic": "tea", "act": "wait", "argument": str(go_on)},
+            "meta": {"n": 1},
+            **receiver.urls(""),
+        }
+        done = kickoff("at once", body)
+        wishes = {"inputs": {"topic": None, "act": "raise"}, "webhooks": {}, "taskWebHook": 1}
+        failed = kickoff("with warnings", wishes, idempotency_key="key-1")
+        assert kickoff("the same again", wishes, idempotency_key="key-1") == failed
+        body["inputs"] |= {"topic": "x"}
+        story.ask(server, "the key again", "post", "/kickoff", body, headers={"idempotency_key": "key-1"})
+
+        until(lambda: "current_task" in server.status(done))
+        look("at work", "/status/{kickoff_id}", done)
+        look("queued", "/status/{kickoff_id}", failed)
+        stream = urllib.request.Request(
+            f"{server.url}/api/v1/runs/{failed}/events",
+            headers={"authorization": f"Bearer {TOKEN}", "accept": "text/event-stream"},
+        )
+        with urllib.request.urlopen(stream, timeout=60) as response:
+            first = response.readline() + response.readline() + response.readline()
+            go_on.touch()
+            whole = Answer(response.status, dict(response.headers), first + response.read())
+        story.told.append(("watched from its queue to its end", "get", f"{RUN}/events", whole))
+        states = [data["state"] for name, data in stream_events(whole.body.decode()) if name == "run"]
+        assert (states[0], states[-1]) == ("PENDING", "FAILED")
+
+        assert server.wait_for(done)["state"] == "SUCCESS"
+        look("completed", "/status/{kickoff_id}", done)
+        look("failed", "/status/{kickoff_id}", failed)
+        look("by its crew", "/crews/{name}/status/{kickoff_id}", done, name=CREW)
+        for path in ("/resume", "/crews/{name}/resume"):
+            story.ask(server, "nobody is asked", "post", path, DECISION | {"execution_id": done}, name=CREW)
+        look("a whole log", f"{RUN}/events", done, "?limit=1000")
+        look("a page of it", f"{RUN}/events", done, "?after=2&limit=1")
+        look("the page after the last", f"{RUN}/events", done, "?after=1000")
+        look("a failed run's log", f"{RUN}/events", failed)
+        story.ask(server, "streamed when it is over", "get", f"{RUN}/events", kickoff_id=done,
+                  headers={"accept": "text/event-stream", "last_event_id": "3"})  # fmt: skip
+        for event in server.events(done):
+            look(f"event {event['seq']}", f"{RUN}/events/{{seq}}", done, seq=event["seq"])
+        look("an event that is not there", f"{RUN}/events/{{seq}}", done, seq=999)
+        look("no number", f"{RUN}/events", done, "?limit=many")
+        look("no number", f"{RUN}/deliveries", done, "?after=-1")
+        receiver.wait(lambda got: {request.path for request in got} == set(answers))
+        until(
+            lambda: (
+                len(look("all of it", f"{RUN}/deliveries", done).json["attempts"]) == len(receiver.requests)
+            )
+        )
+        look("none of it", f"{RUN}/deliveries", failed)
+        look("what it printed", f"{RUN}/logs", done)
+
+
+def stopping(story, server, stop):
+    last = server.kickoff({"topic": "tea", "act": "wait", "argument": str(stop)})
+    until(lambda: server.status(last)["state"] == "STARTED")
+    server.process.terminate()
+    until(lambda: server.ask("GET", "/healthz").status == 503)
+    story.ask(server, "while it stops", "get", "/healthz")
+    for path in ("/kickoff", "/crews/{name}/kickoff"):
+        story.ask(server, "while it stops", "post", path, {"inputs": {"topic": "x"}}, name=CREW)
+    stop.touch()
+    assert server.wait(40) == 0
+
+
+def several(story, server):
+    """Two crews, one of which cannot be loaded, and no default."""
+    story.ask(server, "it does not load", "get", "/crews/{name}/inputs", name="broken")
+    story.ask(server, "both", "get", "/crews")
+    story.ask(server, "one is not loadable", "get", "/healthz")
+    story.ask(server, "which?", "get", "/inputs")
+    story.ask(server, "which?", "post", "/kickoff", {"inputs": {}})
+    failed = story.ask(
+        server, "of one that does not load", "post", "/crews/{name}/kickoff", {"inputs": {}}, name="broken"
+    )
+    server.wait_for(failed.json["kickoff_id"])
+    story.ask(server, "it did not load", "get", "/status/{kickoff_id}", kickoff_id=failed.json["kickoff_id"])
+
+
+def test_every_answer_is_as_described(story):
+    promised = Promised(openapi.document())
+    faults = {
+        f"{method} {path} {answer.status}: {title}": found
+        for title, method, path, answer in story.told
+        if (found := promised.faults(method, path, answer))
+    }
+    assert faults == {}
+
+
+def test_every_described_answer_was_given(story):
+    given = {(method, path, answer.status) for _, method, path, answer in story.told}
+    missing = Promised(openapi.document()).answers() - given
+    assert {answer for answer in missing if answer[2] not in OUT_OF_REACH} == set()
+    assert {(path, status) for _, path, status in given} >= {
+        ("/crews/{name}/inputs", 500),
+        ("/kickoff", 503),
+        ("/healthz", 503),
+    }
+
+
+def test_the_served_documents_are_the_published_ones(story):
+    answers = {path: answer for title, _, path, answer in story.told if title == "without a token"}
+    assert json.loads(answers["/openapi.json"].body) == openapi.document()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "answer", "fault"),
+    [
+        ("get", "/inputs", Answer(200, {"Content-Type": "application/json"}, b'{"inputs": [1]}'), "1 is not of type"),
+        ("get", "/inputs", Answer(200, {"Content-Type": "application/json"}, b'{"inputs": [], "x": 1}'), "'x' was"),
+        ("get", "/inputs", Answer(200, {"Content-Type": "text/plain"}, b"x"), "text/plain is not described"),
+        ("get", "/inputs", Answer(418, {"Content-Type": "text/plain"}, b"x"), "418 is not described"),
+        ("get", "/inputs", Answer(401, {"Content-Type": "application/json"}, b"{}"), "WWW-Authenticate is missing"),
+        ("get", f"{RUN}/events", Answer(200, {"Content-Type": "text/event-stream"}, b"event: x\ndata: 1\n\n"), "x is not"),
+        ("get", f"{RUN}/events", Answer(200, {"Content-Type": "text/event-stream"}, b"event: run\ndata: {}\n\n"), "'crew'"),
+    ],
+)  # fmt: skip
+def test_another_answer_would_be_told(method, path, answer, fault):
+    found = Promised(openapi.document()).faults(method, path, answer)
+    assert any(fault in line for line in found), found

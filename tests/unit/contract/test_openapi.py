@@ -1,0 +1,228 @@
+"""The OpenAPI document: valid, of all routes, with examples that hold, and one with the AsyncAPI document and the code."""
+
+import copy
+import json
+import re
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import crewcast
+from crewcast.api import amp as amp_routes
+from crewcast.api import runs as run_routes
+from crewcast.api.app import Context, create_app
+from crewcast.api.auth import Tokens
+from crewcast.clock import RealClock
+from crewcast.contract import amp, asyncapi, openapi
+from crewcast.core import lane, outcome, url
+from tests.support.documents import closed, problems, stream_events
+
+DOCUMENT = openapi.document()
+SCHEMAS = DOCUMENT["components"]["schemas"]
+
+
+def faults(document) -> list[str]:
+    return [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()]
+
+
+def test_it_is_valid():
+    assert faults(DOCUMENT) == []
+    assert json.loads(openapi.published()) == DOCUMENT
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("openapi",),
+        ("info", "title"),
+        ("components", "responses", "Started", "description"),
+        ("components", "parameters", "After", "schema"),
+        ("paths", "/status/{kickoff_id}", "parameters"),
+        ("webhooks", "stepEvents", "post", "requestBody", "content"),
+    ],
+)
+def test_a_document_without_one_of_these_is_not(path):
+    document = copy.deepcopy(DOCUMENT)
+    *way, last = path
+    place = document
+    for name in way:
+        place = place[name]
+    del place[last]
+    assert faults(document) != []
+
+
+def test_every_reference_leads_somewhere():
+    found = re.findall(r'"\$ref":"([^"]+)"', openapi.published().decode())
+    assert len(found) > 100
+    for reference in found:
+        assert resolved({"$ref": reference}), reference
+
+
+def operations():
+    for path, item in DOCUMENT["paths"].items():
+        for method, operation in item.items():
+            if method != "parameters":
+                parameters = [
+                    resolved(one) for one in item.get("parameters", []) + operation.get("parameters", [])
+                ]
+                yield method, path, operation, parameters
+
+
+def resolved(part):
+    if "$ref" not in part:
+        return part
+    found = DOCUMENT
+    for name in part["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return found
+
+
+def served():
+    context = Context(None, RealClock(), Tokens("t"), {}, None, bytes, None)  # type: ignore[arg-type]
+    routes = create_app(context)._app.routes  # type: ignore[attr-defined]
+    return {(method.lower(), route.path) for route in routes for method in route.methods - {"HEAD"}}
+
+
+def test_every_route_is_in_it_and_no_other():
+    assert {(method, path) for method, path, _, _ in operations()} == served()
+
+
+def test_every_name_in_a_path_is_described():
+    for _, path, _, parameters in operations():
+        assert {one["name"] for one in parameters if one["in"] == "path"} == set(
+            re.findall(r"{(\w+)}", path)
+        ), path
+        assert all(one["required"] for one in parameters if one["in"] == "path")
+
+
+def test_each_operation_has_a_name_and_a_tag_of_its_own():
+    names = [operation["operationId"] for _, _, operation, _ in operations()]
+    names += [item["post"]["operationId"] for item in DOCUMENT["webhooks"].values()]
+    assert len(names) == len(set(names))
+    tags = {tag["name"] for tag in DOCUMENT["tags"]}
+    assert {tag for _, _, operation, _ in operations() for tag in operation["tags"]} | {"Webhooks"} == tags
+
+
+def test_routes_that_want_a_token_say_what_comes_without():
+    for _, path, operation, _ in operations():
+        assert (operation.get("security") != []) == ("401" in operation["responses"]), path
+
+
+def test_every_component_is_used():
+    text = json.dumps(DOCUMENT)
+    for kind, components in DOCUMENT["components"].items():
+        if kind != "securitySchemes":
+            unused = [name for name in components if f"#/components/{kind}/{name}" not in text]
+            assert unused == [], kind
+
+
+# --- examples ---------------------------------------------------------------------------------
+
+
+def media(part=DOCUMENT, path=()):
+    """Every media type of the document, wherever it stands, with its path."""
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name == "content" and all("/" in kind for kind in value):
+                for kind, one in value.items():
+                    yield (*path, name, kind), kind, one
+            else:
+                yield from media(value, (*path, name))
+
+
+def examples(one):
+    return ([one["example"]] if "example" in one else []) + [
+        e["value"] for e in one.get("examples", {}).values()
+    ]
+
+
+def test_the_examples_are_as_their_schemas_say():
+    document, seen = closed(DOCUMENT), 0
+    for path, kind, one in media():
+        for example in examples(one):
+            seen += 1
+            assert problems(document, example, *path, "schema") == [], path
+            if kind == "text/event-stream":
+                for name, data in stream_events(example):
+                    assert problems(document, data, *path, "x-events", name) == []
+    assert seen > 25
+
+
+def test_every_body_of_json_has_an_example():
+    without = [path for path, kind, one in media() if kind == "application/json" and not examples(one)]
+    assert without == [("paths", "/openapi.json", "get", "responses", "200", "content", "application/json")]
+
+
+def test_the_examples_of_a_kickoff_can_be_started():
+    crew = amp.CrewInputs(["audience", "topic"], ["audience", "topic"])
+    for example in examples(
+        DOCUMENT["paths"]["/kickoff"]["post"]["requestBody"]["content"]["application/json"]
+    ):
+        kickoff = amp.parse_kickoff(json.dumps(example).encode(), crew, lambda _: None)
+        assert kickoff.warnings == []
+
+
+# --- one with the AsyncAPI document -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", asyncapi.given()["components"]["schemas"])
+def test_a_payload_is_that_of_the_asyncapi_document(name):
+    assert SCHEMAS[name] == asyncapi.document()["components"]["schemas"][name]
+
+
+def test_the_webhooks_are_the_channels():
+    events = asyncapi.document()
+    assert set(DOCUMENT["webhooks"]) == set(events["channels"])
+    for name, item in DOCUMENT["webhooks"].items():
+        [message] = events["channels"][name]["messages"].values()
+        message = events["components"]["messages"][message["$ref"].rpartition("/")[2]]
+        post = item["post"]
+        [(kind, body)] = post["requestBody"]["content"].items()
+        assert (kind, body["schema"]) == (message["contentType"], message["payload"])
+        assert {one["name"] for one in post["parameters"]} == set(asyncapi.DELIVERY_HEADERS)
+        sent = {one["name"] for one in post["parameters"] if one["required"]}
+        assert sent - set(asyncapi._ALWAYS_SENT) == ({"crewcast-pending"} if name == "crewEvents" else set())
+        [event] = [one for one in post["parameters"] if one["name"] == "crewcast-event"]
+        assert event["schema"]["enum"] == asyncapi.event_types(message["name"])
+        refused = {
+            status for status in post["responses"] if post["responses"][status]["$ref"].endswith("/Refused")
+        }
+        assert refused == {str(status) for status in outcome.SETTLED_REFUSALS}
+
+
+# --- one with the code ------------------------------------------------------------------------
+
+
+def test_numbers_and_words_are_those_of_the_code():
+    parameters = DOCUMENT["components"]["parameters"]
+    assert DOCUMENT["info"]["version"] == crewcast.__version__
+    assert parameters["IdempotencyKey"]["schema"]["maxLength"] == amp_routes.MAX_KEY_LENGTH
+    assert SCHEMAS["WebhookUrl"]["maxLength"] == url.MAX_LENGTH
+    assert (
+        f"up to {amp.MAX_META_BYTES // 1024} KiB" in SCHEMAS["Kickoff"]["properties"]["meta"]["description"]
+    )
+    assert SCHEMAS["Attempt"]["properties"]["verdict"]["enum"] == [verdict.value for verdict in lane.Verdict]
+    [limit] = [one for _, path, _, parameters in operations() for one in parameters if one["name"] == "limit"]
+    assert limit["schema"]["default"] == run_routes.PAGE
+
+
+def test_the_fields_of_a_kickoff_are_those_that_are_known():
+    fields = SCHEMAS["Kickoff"]["properties"]
+    assert set(fields) == amp.KNOWN_FIELDS
+    assert {name for name in fields if fields[name].get("description", "").startswith("Stored")} == set(
+        amp.KEPT_FIELDS
+    )
+
+
+def test_the_states_are_those_of_a_run():
+    run = SCHEMAS["Run"]["properties"]
+    assert {(status, state) for status in run["status"]["enum"] for state in run["state"]["enum"]} >= set(
+        amp.STATES.values()
+    )
+    assert {state for _, state in amp.STATES.values()} == set(run["state"]["enum"])
+    told = set()
+    for reference in SCHEMAS["Status"]["oneOf"]:
+        fields = resolved(reference)["properties"]
+        states = fields["state"].get("enum", [fields["state"].get("const")])
+        told |= {(fields["status"]["const"], state) for state in states}
+    assert told == set(amp.STATES.values())
