@@ -240,7 +240,7 @@ class Store(Protocol):
         """Writes an attempt, the lane's new state and, by the verdict, dead letters: one transaction.
 
         False, and nothing is written, if the lane is not held by `settlement.lane.lease_token` any more.
-        The stored `tail` is kept (it may have moved meanwhile). GAVE_UP records a dead letter for the
+        The stored `tail` and `total` are kept (they may have moved meanwhile). GAVE_UP records a dead letter for the
         attempt's seq, CLOSED one for it and for every later event of the lane, now and to come
         (`append` adds them while a lane is closed); of a split lane, that is its one event. With `release` the lease is cleared and
         the lane is due at `lane.due_at`; if that is None or the verdict moved the cursor: now if there is
@@ -349,7 +349,7 @@ class Store(Protocol):
         The oldest end first. Work in any open lane, live, split or replay, keeps a run.
         """
 
-    async def delete_run(self, run_id: str, now: int) -> Removal:
+    async def delete_run(self, run_id: str) -> Removal:
         """Hides a run that is not running, whatever waits in its lanes; whoever holds one settles nothing more.
 
         From then on it is unknown to every verb that reads, and no claim, append or settlement finds it.

@@ -199,9 +199,10 @@ def test_a_migration_that_fails_leaves_nothing(folder: Path):
         connection.migrate(db, folder / FILE, [broken])
     assert db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
     connection.migrate(db, folder / FILE, connection.load_migrations())
-    later = connection.Migration(2, "0002_later", "CREATE TABLE later (x INTEGER) STRICT;")
+    number = len(connection.load_migrations()) + 1
+    later = connection.Migration(number, "later", "CREATE TABLE later (x INTEGER) STRICT;")
     connection.migrate(db, folder / FILE, [*connection.load_migrations(), later])
-    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("PRAGMA user_version").fetchone() == (number,)
     db.close()
 
 
