@@ -101,7 +101,7 @@ def observe(
     if outcome.ours:
         return health
     if health.paused_until is not None and health.paused_until <= now:
-        health = replace(health, paused_until=None)
+        health = replace(health, paused_until=None, reason=health.reason if health.retry_at else None)
     if outcome.throttled:
         health = _throttled(health, outcome, lane, now, policy)
     if not outcome.broken:

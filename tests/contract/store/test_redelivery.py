@@ -11,6 +11,7 @@ from crewcast.core.run import Run
 from crewcast.store.protocol import Hint, Settlement, Store
 from tests.contract.store.world import (
     ALL,
+    AT_ONCE,
     BUSY,
     DISPATCHER,
     GONE,
@@ -306,6 +307,23 @@ async def test_a_replay_that_is_refused_for_good_gives_up_its_own_rest_and_no_mo
     assert theirs == [1, 2, 3, 4, 5, 6, 7]
 
 
+async def test_a_replay_that_is_refused_for_good_gives_up_only_what_it_was_to_send(store: Store):
+    """Not what was redelivered before it was asked for, nor what the log got since."""
+    run, _ = await with_dead(store, 5, 1, 3, 5)
+    await store.redeliver(run.id, now=NOW, seq=3)
+    (replay,) = await claimed(store)
+    await delivered(store, replay, 3)
+    (made,) = await store.redeliver(run.id, now=NOW, dead_only=True)
+    (whole,) = await store.redeliver(run.id, now=NOW)
+    run = await append(store, run, STEP)
+    for mine in await claimed(store):
+        if mine.replay_of is not None:
+            assert await store.settle(settlement(mine, event(run, 1), GONE, release=True))
+    found = await store.dead_letters(run.id)
+    assert [dead.seq for dead in found if dead.lane == made.number] == [1, 5]
+    assert [dead.seq for dead in found if dead.lane == whole.number] == [1, 2, 3, 4, 5]
+
+
 async def test_numbers_of_dead_letters_are_those_of_the_lane(store: Store):
     run = await append(store, await running(store, STEP), TASK, STEP, TASK, STEP, STEP)
     (mine,) = await claimed(store)
@@ -379,6 +397,26 @@ async def test_what_a_split_lane_gives_up_belongs_to_the_lane_that_it_left(store
     (made,) = await store.redeliver(run.id, now=NOW, dead_only=True)
     assert (made.replay_of, made.ordered) == (1, False)
     assert await sent(store, made) == [(1, 2), (2, 3)]
+
+
+async def test_what_a_split_lane_gives_up_later_is_not_in_a_replay_that_was_asked_for_before(store: Store):
+    run = await append(store, await running(store, ALL, ordered=False), STEP, STEP, STEP)
+    (mine,) = await claimed(store)
+    assert await store.settle(settlement(mine, event(run, 1), BUSY, policy=AT_ONCE))
+    mine = settlement(mine, event(run, 1), BUSY, policy=AT_ONCE).lane
+    failed = split_off(mine, run, 2)
+    assert await store.settle(failed)
+    await delivered(store, failed.lane, 3, outcome=BUSY)
+    (made,) = await store.redeliver(run.id, now=LATER + LEASE, dead_only=True)
+    (alone,) = await claimed(store, now=NOW + 9 * SECOND)
+    await delivered(store, alone, 2, outcome=BUSY)
+    assert made.total == 2
+    assert await sent(store, made) == [(1, 1), (3, 3)]
+    (later,) = await store.redeliver(run.id, now=LATER, dead_only=True)
+    assert await sent(store, later) == [(1, 1), (2, 2), (3, 3)]
+    (first,) = [one for one in await claimed(store, now=LATER + LEASE) if one.number == made.number]
+    assert await store.settle(settlement(first, event(run, 1), GONE, release=True))
+    assert [dead.seq for dead in await store.dead_letters(run.id) if dead.lane == made.number] == [1, 3]
 
 
 async def test_an_event_leaves_a_replay_of_dead_letters_with_its_number(store: Store):

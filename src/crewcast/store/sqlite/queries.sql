@@ -115,7 +115,7 @@ SELECT * FROM (VALUES $rows) AS v WHERE v.column1 IS NOT NULL
 -- name: append_work
 -- Lanes of the run that listen to the channel, except those that send what there was. A lane that waits for
 -- a retry goes on waiting.
-UPDATE lane
+UPDATE lane INDEXED BY lane_live
 SET tail = v.column3, total = lane.total + v.column5,
     due_at = iif(lane.closed IS NULL, coalesce(lane.due_at, v.column4), NULL)
 FROM (VALUES $rows) AS v
@@ -294,9 +294,10 @@ WHERE lane.run = :run AND lane.number = :lane
 ON CONFLICT DO NOTHING
 
 -- name: give_up_rest
--- The rest of a lane that has just been closed; of a replay of dead letters, the rest of those.
+-- The rest of a lane that has just been closed; of a replay of dead letters, the rest of those. (A split lane
+-- has none.)
 INSERT INTO dead_letter (run, lane, seq, at, reason, origin, lane_seq, attempt)
-SELECT lane.run, coalesce(lane.split_of, lane.number), event.seq, :at, lane.closed, lane.origin,
+SELECT lane.run, lane.number, event.seq, :at, lane.closed, lane.origin,
        coalesce(was.lane_seq, lane.settled + row_number() OVER (ORDER BY event.seq)), :attempt
 FROM lane
 JOIN event ON event.run = lane.run AND event.seq > lane.cursor AND event.seq <= lane.tail
@@ -400,7 +401,7 @@ ORDER BY dead_letter.seq, dead_letter.lane
 
 -- name: replayable
 -- What can be sent again of lanes that are live: all that they have.
-SELECT number, url, origin, channels, auth, ordered, tail, total FROM lane
+SELECT number, url, origin, channels, auth, ordered, tail, total FROM lane INDEXED BY lane_live
 WHERE run = :run AND replay_of IS NULL AND split_of IS NULL AND (:lane IS NULL OR number = :lane)
 ORDER BY number
 

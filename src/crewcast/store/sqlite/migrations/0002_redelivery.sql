@@ -34,6 +34,9 @@ CREATE INDEX lane_due ON lane (due_at, origin, lease_token, closed)
 CREATE INDEX lane_origin ON lane (origin, due_at, lease_token, closed)
     WHERE due_at IS NOT NULL AND lease_token IS NULL AND closed IS NULL;
 
+-- The lanes that an append moves, however many replays and split lanes lie beside them.
+CREATE INDEX lane_live ON lane (run) WHERE replay_of IS NULL AND split_of IS NULL;
+
 -- `id` is the order of giving up. `attempt` is the one that gave the event up, `redelivered` the one of a
 -- replay that was accepted. What a split lane gives up has the number of the lane that it left.
 ALTER TABLE dead_letter RENAME TO dead_letter_1;

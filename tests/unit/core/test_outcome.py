@@ -1,0 +1,38 @@
+"""Which outcomes tell something about the origin."""
+
+import pytest
+
+from crewcast.core.outcome import Outcome
+
+
+def status(code: int) -> Outcome:
+    return Outcome("ok" if code < 300 else f"status:{code}", code)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["dns", "refused", "unreachable", "tls", "timeout:connect", "timeout:response", "closed", "protocol"],
+)
+def test_an_origin_without_a_whole_answer_is_broken(kind):
+    assert Outcome(kind).broken
+    assert not Outcome(kind).ours
+
+
+@pytest.mark.parametrize("code", [500, 502, 503, 504, 599])
+def test_an_origin_that_answers_5xx_is_broken(code):
+    assert status(code).broken
+
+
+@pytest.mark.parametrize("code", [200, 204, 301, 400, 401, 404, 410, 422, 429])
+def test_an_origin_that_answers_otherwise_works(code):
+    assert not status(code).broken
+
+
+@pytest.mark.parametrize("kind", ["blocked", "stopped"])
+def test_what_we_did_not_send_tells_nothing(kind):
+    assert Outcome(kind).ours
+    assert not Outcome(kind).broken
+
+
+def test_429_and_503_ask_for_less():
+    assert [code for code in range(200, 600) if status(code).throttled] == [429, 503]
