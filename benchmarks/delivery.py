@@ -50,10 +50,14 @@ def event(run_id: str, seq: int, at: int) -> Event:
     return webhooks.encode(draft(run_id, at), run_id, seq, 1, 1 << 20)
 
 
+def signatures(origin: str) -> signature.Signer:
+    return signature.Signer(signature.key_of(signature.origin_secret(MASTER, origin)))
+
+
 async def bare(target: url.Target) -> float:
     """Events per second of 64 loops that encode, sign and POST, and keep nothing."""
     sender = Sender(EGRESS)
-    signer = signature.Signer(signature.key_of(signature.origin_secret(MASTER, target.origin)))
+    signer = signatures(target.origin)
     clock = RealClock()
 
     async def loop(run_id: str) -> None:
@@ -81,7 +85,7 @@ class Node:
         self.store = store
         self.clock = RealClock()
         self.sender = Sender(EGRESS)
-        self.dispatcher = Dispatcher(store, self.sender, MASTER, self.clock, random.random)
+        self.dispatcher = Dispatcher(store, self.sender, signatures, self.clock, random.random)
         self.target = target
         self._dispatching = asyncio.create_task(self.dispatcher.run())
 

@@ -33,6 +33,13 @@ def _seconds(value: Any) -> float:
     return number
 
 
+def _rate(value: Any) -> float:
+    number = float(str(value))
+    if number != 0 and not 0.001 <= number <= 100_000:
+        raise ValueError("must be a number a second between 0.001 and 100000, or 0")
+    return number
+
+
 def _schedule(value: Any) -> tuple[float, ...]:
     parts = value if isinstance(value, list) else str(value).split(",")
     waits = tuple(_seconds(part) for part in parts)
@@ -199,6 +206,20 @@ SETTINGS: tuple[Setting, ...] = (
         60.0,
         "seconds that a crew event waits for the run's other events at its origin",
         metavar="SECONDS",
+    ),
+    Setting(
+        "origin_concurrency",
+        _whole(1, 1024),
+        64,
+        "deliveries under way at once to one origin (scheme, host and port)",
+        metavar="N",
+    ),
+    Setting(
+        "origin_rate",
+        _rate,
+        0.0,
+        "deliveries that one origin is sent in a second; 0 sets no limit",
+        metavar="N",
     ),
     Setting(
         "allow_networks",

@@ -25,6 +25,7 @@ from crewcast.api.auth import Tokens
 from crewcast.clock import RealClock
 from crewcast.config import Settings, token_of
 from crewcast.contract.amp import CrewInputs, Problem
+from crewcast.core import signature
 from crewcast.core.backoff import SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
 from crewcast.crew import environment
@@ -174,17 +175,22 @@ class _Node:
         )
         egress = EgressPolicy(allow_http=dev, allow_loopback=dev, allow=settings.allow_networks)
         self.sender = Sender(egress, limits=SenderLimits(total=settings.delivery_timeout))
+        master = master_secret(settings)
         self.dispatcher = Dispatcher(
             store,
             self.sender,
-            master_secret(settings),
+            lambda origin: signature.Signer(signature.key_of(signature.origin_secret(master, origin))),
             clock,
             random.random,
             policy=RetryPolicy(
                 schedule=tuple(int(wait * SECOND) for wait in settings.retry_schedule),
                 give_up_after=settings.seconds("give_up_after"),
             ),
-            limits=DispatchLimits(crew_wait=settings.seconds("crew_wait")),
+            limits=DispatchLimits(
+                per_origin=settings.origin_concurrency,
+                crew_wait=settings.seconds("crew_wait"),
+                rate=settings.origin_rate,
+            ),
         )
         self.context = Context(
             store=store,
