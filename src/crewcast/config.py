@@ -222,6 +222,13 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="N",
     ),
     Setting(
+        "retention",
+        _seconds,
+        2_592_000.0,
+        "seconds after its end at which a run goes, with its events, deliveries and log; 0 keeps all",
+        metavar="SECONDS",
+    ),
+    Setting(
         "allow_networks",
         _networks,
         (),
@@ -273,7 +280,7 @@ def shown_default(setting: Setting) -> str:
     value = setting.default
     if isinstance(value, tuple):
         return ",".join(f"{part:g}" for part in value) if value else "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def load(command: str, flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:

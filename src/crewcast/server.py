@@ -37,6 +37,7 @@ from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.sender import Sender, SenderLimits
 from crewcast.keys import master_secret
+from crewcast.retention import Retention
 from crewcast.store.sqlite import SQLiteStore
 
 log = logging.getLogger("crewcast")
@@ -192,6 +193,7 @@ class _Node:
                 rate=settings.origin_rate,
             ),
         )
+        self.retention = Retention(store, clock, settings.seconds("retention"), log_file(data, "").parent)
         self.context = Context(
             store=store,
             clock=clock,
@@ -216,6 +218,7 @@ class _Node:
         self.tasks = [
             asyncio.create_task(self.worker.run(), name="worker"),
             asyncio.create_task(self.dispatcher.run(), name="dispatcher"),
+            asyncio.create_task(self.retention.run(), name="retention"),
         ]
         self._background = [asyncio.create_task(self._load(crew)) for crew in self.crews.values()]
         if self._settings.command == "dev":

@@ -24,7 +24,8 @@ URL_FIELDS = {
 }
 # Fields of AMP that are taken and kept, and not acted upon yet.
 KEPT_FIELDS = ("humanInputWebhook", "humanInputWebhookUrl", "webhooks", "restoreFromStateId")
-KNOWN_FIELDS = frozenset({"inputs", "meta", *URL_FIELDS, *KEPT_FIELDS})
+ORDERINGS = ("lane", "none")
+KNOWN_FIELDS = frozenset({"inputs", "meta", "ordering", *URL_FIELDS, *KEPT_FIELDS})
 # What CrewAI itself takes beside a flow's state.
 FLOW_INPUTS = frozenset({"id", "crewai_trigger_payload"})
 MAX_META_BYTES = 16 * 1024
@@ -67,13 +68,16 @@ class Problem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kickoff:
-    """A kickoff that can be started. `lanes` have distinct URLs; `warnings` are for the answer."""
+    """A kickoff that can be started. `lanes` have distinct URLs; `warnings` are for the answer. `ordered`: each
+    URL gets its events one by one.
+    """
 
     inputs: JSON
     meta: JSON | None
     lanes: list[tuple[str, url.Target, Channel]]
     options: JSON
     warnings: list[str] = field(default_factory=list)
+    ordered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ def parse_kickoff(body: bytes, crew: CrewInputs | None, check_url: UrlCheck) -> 
         lanes=_lanes(request, check_url),
         options={name: request[name] for name in KEPT_FIELDS if request.get(name) is not None},
         warnings=warnings,
+        ordered=_ordered(request),
     )
 
 
@@ -157,7 +162,14 @@ def json_object(body: bytes) -> JSON:
 
 def new_lanes(run_id: str, kickoff: Kickoff) -> list[Lane]:
     return [
-        Lane(run_id=run_id, number=n, url=text, origin=target.origin, channels=channels)
+        Lane(
+            run_id=run_id,
+            number=n,
+            url=text,
+            origin=target.origin,
+            channels=channels,
+            ordered=kickoff.ordered,
+        )
         for n, (text, target, channels) in enumerate(kickoff.lanes, 1)
     ]
 
@@ -261,6 +273,13 @@ def _odd_inputs(inputs: JSON, crew: CrewInputs | None) -> list[str]:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             warnings.append(f"input {name!r} is no field of the flow's state{hint}")
     return warnings
+
+
+def _ordered(request: JSON) -> bool:
+    ordering = request.get("ordering")
+    if ordering is not None and ordering not in ORDERINGS:
+        raise _invalid("ordering", 'must be "lane" or "none"')
+    return ordering != "none"
 
 
 def _lanes(request: JSON, check_url: UrlCheck) -> list[tuple[str, url.Target, Channel]]:

@@ -136,7 +136,7 @@ class LaneWork:
         """One attempt for the head."""
         lane_seq, head = self._ahead[0]
         pending = None
-        if head.channel is Channel.CREW and self.lane.replay_of is None:
+        if head.channel is Channel.CREW:
             pending = await self._beside(head)
             if pending is None:
                 return None if self._parked is None else End.GIVE_BACK
@@ -169,13 +169,13 @@ class LaneWork:
     async def _beside(self, head: Event) -> int | None:
         """How much still waits in the run's other lanes at the origin of this crew event.
 
-        None after a pause: the result waits for its steps, but at most `crew_wait`. Where kickoff lifted the
-        order, and on a lane of its own after a failure, it waits for none of them.
+        None after a pause: the result waits for its steps, but at most `crew_wait`. A replay waits for nobody,
+        nor does a lane whose order kickoff lifted, or the lane of its own on which an event left that one.
         """
         pending = await self._shared.store.pending_beside(self.lane)
         now = self._clock.now()
         until = head.at + self._shared.crew_wait
-        if pending == 0 or until <= now or not self.lane.ordered or self.lane.split_of is not None:
+        if pending == 0 or until <= now or self.lane.fixed or not self.lane.ordered:
             return pending
         self.awaits_siblings = True
         await self._pause(min(until - now, POLL_EVERY))

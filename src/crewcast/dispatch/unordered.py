@@ -76,10 +76,9 @@ class UnorderedWork(LaneWork):
             if event.channel is Channel.CREW:
                 if window:
                     break
-                if self.lane.replay_of is None:
-                    if not await self._settled(0):  # what left this lane is counted too
-                        return False
-                    pending = await self._beside(event)
+                if not await self._settled(0):  # what left this lane is counted too
+                    return False
+                pending = await self._beside(event)
             self._ahead.popleft()
             task = asyncio.create_task(self._send(lane_seq, event, pending))
             task.add_done_callback(lambda _: self.wake.set())

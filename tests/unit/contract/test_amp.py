@@ -200,3 +200,18 @@ def test_every_state_has_its_words():
     assert set(amp.STATES) == set(RunState)
     waiting = replace(RUN, state=RunState.WAITING)
     assert amp.status(waiting, NOW, None, None)["state"] == "PAUSED"
+
+
+@pytest.mark.parametrize(("ordering", "ordered"), [("lane", True), (None, True), ("none", False)])
+def test_the_order_of_each_url_can_be_lifted(ordering, ordered):
+    body = {"inputs": INPUTS, "stepWebhookUrl": "http://a.example/", "taskWebhookUrl": "http://b.example/"}
+    for asked in [body | {"ordering": ordering}, *([body] if ordering is None else [])]:
+        kickoff = parse(asked)
+        assert (kickoff.ordered, kickoff.warnings) == (ordered, [])
+        assert [lane.ordered for lane in amp.new_lanes("run", kickoff)] == [ordered, ordered]
+
+
+@pytest.mark.parametrize("ordering", ["run", "", "None", False, 0, [], {}, ["none"]])
+def test_another_ordering_is_refused(ordering):
+    problem = refused({"inputs": INPUTS, "ordering": ordering})
+    assert (problem.status, problem.body["details"]) == (422, {"field": "ordering"})
