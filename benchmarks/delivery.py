@@ -83,7 +83,7 @@ class Node:
         self.store = store
         self.clock = RealClock()
         self.sender = Sender(EGRESS)
-        self.dispatcher = Dispatcher(store, self.sender, keys, self.clock, random.random)
+        self.dispatcher = Dispatcher(store, self.sender, keys.signer, self.clock, random.random)
         self.target = target
         self._dispatching = asyncio.create_task(self.dispatcher.run())
 

@@ -34,6 +34,13 @@ def _seconds(value: Any) -> float:
     return number
 
 
+def _rate(value: Any) -> float:
+    number = float(str(value))
+    if number != 0 and not 0.001 <= number <= 100_000:
+        raise ValueError("must be a number a second between 0.001 and 100000, or 0")
+    return number
+
+
 def _schedule(value: Any) -> tuple[float, ...]:
     parts = value if isinstance(value, list) else str(value).split(",")
     waits = tuple(_seconds(part) for part in parts)
@@ -236,6 +243,27 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="v1|v1,v1a",
     ),
     Setting(
+        "origin_concurrency",
+        _whole(1, 1024),
+        64,
+        "deliveries under way at once to one origin (scheme, host and port)",
+        metavar="N",
+    ),
+    Setting(
+        "origin_rate",
+        _rate,
+        0.0,
+        "deliveries that one origin is sent in a second; 0 sets no limit",
+        metavar="N",
+    ),
+    Setting(
+        "retention",
+        _seconds,
+        2_592_000.0,
+        "seconds after its end at which a run goes, with its events, deliveries and log; 0 keeps all",
+        metavar="SECONDS",
+    ),
+    Setting(
         "allow_networks",
         _networks,
         (),
@@ -287,7 +315,7 @@ def shown_default(setting: Setting) -> str:
     value = setting.default
     if isinstance(value, tuple):
         return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def load(command: str, flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crewcast.api import auth
 from crewcast.clock import Clock
-from crewcast.contract.amp import CrewInputs, Problem, UrlCheck
+from crewcast.contract.amp import CrewInputs, Problem, Seal, UrlCheck
 from crewcast.core.errors import StoreError
 from crewcast.core.keyring import KeyRing
 from crewcast.store.protocol import Store
@@ -62,6 +62,7 @@ class Context:
     random: Callable[[int], bytes]
     log_file: Callable[[str], Path]
     keys: KeyRing
+    seal: Seal
     default_crew: str | None = None
     max_body_bytes: int = 4 * 1024 * 1024
     host_names: frozenset[str] | None = None

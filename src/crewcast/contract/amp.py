@@ -27,7 +27,8 @@ URL_FIELDS = {
 # Fields of AMP that are taken and kept, and not acted upon yet.
 KEPT_FIELDS = ("humanInputWebhook", "humanInputWebhookUrl", "webhooks", "restoreFromStateId")
 AUTH_FIELD = "webhookAuthentication"
-KNOWN_FIELDS = frozenset({"inputs", "meta", AUTH_FIELD, *URL_FIELDS, *KEPT_FIELDS})
+ORDERINGS = ("lane", "none")
+KNOWN_FIELDS = frozenset({"inputs", "meta", "ordering", AUTH_FIELD, *URL_FIELDS, *KEPT_FIELDS})
 # What CrewAI itself takes beside a flow's state.
 FLOW_INPUTS = frozenset({"id", "crewai_trigger_payload"})
 MAX_META_BYTES = 16 * 1024
@@ -42,6 +43,7 @@ STATES = {
 }
 
 UrlCheck = Callable[[url.Target], str | None]
+Seal = Callable[[Authentication, str, str], bytes]  # for a run's id and a URL
 
 
 class Problem(Exception):
@@ -70,9 +72,9 @@ class Problem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kickoff:
-    """A kickoff that can be started. `lanes` have distinct URLs; `warnings` are for the answer.
-
-    `auth` has the authentication of those URLs that have one: it is sealed before it is stored.
+    """A kickoff that can be started. `lanes` have distinct URLs; `warnings` are for the answer. `ordered`: each
+    URL gets its events one by one. `auth` has the authentication of those URLs that have one: it is sealed
+    before it is stored.
     """
 
     inputs: JSON
@@ -80,6 +82,7 @@ class Kickoff:
     lanes: list[tuple[str, url.Target, Channel]]
     options: JSON
     warnings: list[str] = field(default_factory=list)
+    ordered: bool = True
     auth: dict[str, Authentication] = field(default_factory=dict)
 
 
@@ -114,6 +117,7 @@ def parse_kickoff(body: bytes, crew: CrewInputs | None, check_url: UrlCheck) -> 
         lanes=_lanes(request, check_url),
         options={name: _public(request[name]) for name in KEPT_FIELDS if request.get(name) is not None},
         warnings=warnings,
+        ordered=_ordered(request),
         auth=_auth(request, warnings),
     )
 
@@ -163,9 +167,17 @@ def json_object(body: bytes) -> JSON:
     return value
 
 
-def new_lanes(run_id: str, kickoff: Kickoff) -> list[Lane]:
+def new_lanes(run_id: str, kickoff: Kickoff, seal: Seal) -> list[Lane]:
     return [
-        Lane(run_id=run_id, number=n, url=text, origin=target.origin, channels=channels)
+        Lane(
+            run_id=run_id,
+            number=n,
+            url=text,
+            origin=target.origin,
+            channels=channels,
+            ordered=kickoff.ordered,
+            auth=None if (auth := kickoff.auth.get(text)) is None else seal(auth, run_id, text),
+        )
         for n, (text, target, channels) in enumerate(kickoff.lanes, 1)
     ]
 
@@ -270,6 +282,13 @@ def _odd_inputs(inputs: JSON, crew: CrewInputs | None) -> list[str]:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             warnings.append(f"input {name!r} is no field of the flow's state{hint}")
     return warnings
+
+
+def _ordered(request: JSON) -> bool:
+    ordering = request.get("ordering")
+    if ordering is not None and ordering not in ORDERINGS:
+        raise _invalid("ordering", 'must be "lane" or "none"')
+    return ordering != "none"
 
 
 def _lanes(request: JSON, check_url: UrlCheck) -> list[tuple[str, url.Target, Channel]]:

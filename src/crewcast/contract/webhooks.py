@@ -128,10 +128,14 @@ def headers(
     *,
     timestamp: int,
     signatures: str,
+    lane_seq: int | None = None,
     pending: int | None = None,
     replay: bool = False,
 ) -> list[tuple[bytes, bytes]]:
-    """The headers of a delivery: Standard Webhooks' three, then ours, which are unsigned hints."""
+    """The headers of a delivery: Standard Webhooks' three, then ours, which are unsigned hints.
+
+    `lane_seq` is the event's number for the URL where it is not the lane's next.
+    """
     attempt = lane.tries + 1
     trace = event.run_id.replace("-", "")
     listed = [
@@ -142,7 +146,7 @@ def headers(
         (b"crewcast-event", event.type.encode()),
         (b"crewcast-kickoff-id", event.run_id.encode()),
         (b"crewcast-run-seq", b"%d" % event.seq),
-        (b"crewcast-lane-seq", b"%d" % lane.head_lane_seq),
+        (b"crewcast-lane-seq", b"%d" % (lane_seq or lane.head_lane_seq)),
         (b"crewcast-run-attempt", b"%d" % event.run_attempt),
         (b"crewcast-delivery-attempt", b"%d" % attempt),
         # W3C Trace Context: the run is the trace, the attempt is the parent span.

@@ -4,10 +4,8 @@ from msgspec import Struct
 
 # Answers that a repetition seldom changes: a short schedule, then a dead letter.
 SETTLED_REFUSALS = frozenset({400, 401, 403, 404, 413, 422})
-# Answers that ask us to send less.
-THROTTLES = frozenset({429, 503})
 # Outcomes that tell nothing about the origin: nothing was sent, by a rule or an end of ours.
-OURS = frozenset({"blocked", "stopped"})
+OURS = frozenset({"blocked", "sealed", "stopped"})
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -39,7 +37,8 @@ class Outcome(Struct, frozen=True, gc=False):
 
     @property
     def throttled(self) -> bool:
-        return self.status in THROTTLES
+        """It asks us to send less: 429, or a 503 that says for how long. Without that, 503 is any failure."""
+        return self.status == 429 or (self.status == 503 and self.retry_after is not None)
 
     @property
     def ours(self) -> bool:

@@ -133,9 +133,15 @@ def test_one_throttled_lane_pauses_itself_alone():
     assert (held_until(health, NOW), health.well) == (None, True)
 
 
-@pytest.mark.parametrize("code", [429, 503])
 @pytest.mark.parametrize(
-    ("asked", "paused"), [(30 * SECOND, 30 * SECOND), (3600 * SECOND, 60 * SECOND), (None, 5 * SECOND)]
+    ("code", "asked", "paused"),
+    [
+        (429, 30 * SECOND, 30 * SECOND),
+        (429, 3600 * SECOND, 60 * SECOND),
+        (429, None, 5 * SECOND),
+        (503, 30 * SECOND, 30 * SECOND),
+        (503, 3600 * SECOND, 60 * SECOND),
+    ],
 )
 def test_two_throttled_lanes_within_ten_seconds_pause_the_origin(code, asked, paused):
     health = seen(WELL, status(429), lane=ONE)
@@ -146,6 +152,11 @@ def test_two_throttled_lanes_within_ten_seconds_pause_the_origin(code, asked, pa
     assert (health.paused_until, health.reason, health.well) == (now + paused, f"status:{code}", False)
     assert may_send(health, THREE, now, POLICY) == (health, now + paused)
     assert may_send(health, THREE, now + paused, POLICY) == (health, None)
+
+
+def test_503_without_a_wait_is_a_failure_among_others():
+    health = seen(seen(WELL, status(503), lane=ONE), status(503), lane=TWO)
+    assert (health.paused_until, health.failures) == (None, 2)
 
 
 def test_a_pause_is_not_shortened_and_ends_by_itself():

@@ -28,11 +28,13 @@ def test_an_origin_that_answers_otherwise_works(code):
     assert not status(code).broken
 
 
-@pytest.mark.parametrize("kind", ["blocked", "stopped"])
+@pytest.mark.parametrize("kind", ["blocked", "sealed", "stopped"])
 def test_what_we_did_not_send_tells_nothing(kind):
     assert Outcome(kind).ours
     assert not Outcome(kind).broken
 
 
-def test_429_and_503_ask_for_less():
-    assert [code for code in range(200, 600) if status(code).throttled] == [429, 503]
+def test_429_asks_for_less_and_503_if_it_says_for_how_long():
+    assert [code for code in range(200, 600) if status(code).throttled] == [429]
+    asked = [code for code in range(200, 600) if Outcome("status", code, retry_after=1).throttled]
+    assert asked == [429, 503]
