@@ -15,8 +15,8 @@ from crewcast import webhooks
 from crewcast.contract.asyncapi import _ALWAYS_SENT, DELIVERY_HEADERS, payload_schema
 from crewcast.core import outcome, signature, url
 from crewcast.core.backoff import SECOND, SHORT_SCHEDULE
-from crewcast.dispatch.dispatcher import STOPPED
 from crewcast.dispatch.egress import EgressPolicy
+from crewcast.dispatch.lanes import STOPPED
 from tests.docs.pages import SOURCE, blocks, section, table
 
 CHANNELS = {

@@ -164,10 +164,10 @@ def test_one_event_of_a_lane_is_in_flight_and_stop_lets_it_end(tmp_path):
         from crewcast.clock import ManualClock
         from crewcast.dispatch.dispatcher import Dispatcher
         from crewcast.store.sqlite import SQLiteStore
-        from tests.scenarios.world import World
+        from tests.scenarios.world import World, signatures
 
         store, transport, clock = await SQLiteStore.open(tmp_path), Holding(), ManualClock()
-        dispatcher = Dispatcher(store, transport, bytes(32), clock, lambda: 0.5)
+        dispatcher = Dispatcher(store, transport, signatures, clock, lambda: 0.5)
         working = asyncio.create_task(dispatcher.run())
         w = World(store, transport, clock)
         run = await w.run(step=HOOK)

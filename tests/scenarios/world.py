@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from crewcast.clock import ManualClock
 from crewcast.contract import webhooks
-from crewcast.core import ids, url
+from crewcast.core import ids, signature, url
 from crewcast.core import run as runs
 from crewcast.core.backoff import RetryPolicy
 from crewcast.core.event import Channel
@@ -22,6 +22,10 @@ from crewcast.store.sqlite import SQLiteStore
 
 LEASE = 3_600_000_000_000
 TOKEN = "worker"
+
+
+def signatures(origin: str) -> signature.Signer:
+    return signature.Signer(signature.key_of(signature.origin_secret(bytes(32), origin)))
 
 
 class World:
@@ -115,7 +119,7 @@ async def world(
     dispatcher = Dispatcher(
         store,
         transport,
-        bytes(32),
+        signatures,
         clock,
         lambda: 0.5,
         policy=policy or RetryPolicy(),

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-_SERVER_PARTS = frozenset({"httptools", "msgspec", "starlette", "uvicorn", "uvloop", "yaml"})
+_SERVER_PARTS = frozenset({"cryptography", "httptools", "msgspec", "starlette", "uvicorn", "uvloop", "yaml"})
 
 
 def log_to_stderr(level: str) -> None:
@@ -144,29 +144,52 @@ def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "secret", help="signing secrets", description="Signing secrets of subscribers."
     )
     actions = secret.add_subparsers(metavar="ACTION", required=True)
-    show = actions.add_parser(
-        "show",
-        help="print the secret that a subscriber verifies with",
-        description="Prints the secret that verifies what is sent to an origin (or to the origin of a URL).",
-    )
-    show.add_argument("--origin", required=True, metavar="URL", help="such as https://hooks.example.com")
-    config.add_flags(show, "secret")
-    show.set_defaults(run=_show_secret)
+    for name, text, about in (
+        (
+            "show",
+            "print the secret that a subscriber verifies with",
+            "Prints the newest secret that verifies what is sent to an origin (or to the origin of a URL).",
+        ),
+        (
+            "list",
+            "list the secrets that are in force",
+            "Lists which generations of secrets sign, since when and until when; not the secrets themselves.",
+        ),
+        (
+            "rotate",
+            "begin a new secret",
+            "Begins a new secret for an origin, or for all. Older ones sign beside it during the overlap.",
+        ),
+        (
+            "replace",
+            "take the present master key, where the former one is lost",
+            "Takes the present master key for the data folder of a stopped server. Every secret is another then.",
+        ),
+    ):
+        action = actions.add_parser(name, help=text, description=about)
+        if name != "replace":
+            which = "such as https://hooks.example.com" + (", or all" if name == "rotate" else "")
+            action.add_argument("--origin", required=name != "list", metavar="URL", help=which)
+        if name == "show":
+            action.add_argument(
+                "--public", action="store_true", help="the newest public key (whpk_...) instead, for v1a"
+            )
+        if name == "rotate":
+            action.add_argument(
+                "--overlap",
+                metavar="TIME",
+                default="24h",
+                help="how long older secrets still sign, as in 90m, 24h, 7d; 0 ends them at once (default: 24h)",
+            )
+            action.add_argument(
+                "--url", help="the running server (default: CREWCAST_URL, unless --data-dir is given)"
+            )
+            action.add_argument("--token", help="its bearer token (default: CREWCAST_TOKEN)")
+        config.add_flags(action, "secret")
+        action.set_defaults(run=_run_secret, action=name)
 
 
-def _show_secret(args: argparse.Namespace) -> int:
-    from crewcast import config
-    from crewcast.core import signature, url
-    from crewcast.core.errors import UsageError
-    from crewcast.keys import master_secret
+def _run_secret(args: argparse.Namespace) -> int:
+    from crewcast.cli import secrets
 
-    settings = config.load("secret", vars(args), os.environ)
-    try:
-        origin = url.parse(args.origin).origin
-    except ValueError as e:
-        raise UsageError(f"--origin {e}") from e
-    file = settings.key_file or settings.data_dir / "secret.key"
-    if not file.exists():
-        raise UsageError(f"there is no key file {file}; name the server's data folder with --data-dir")
-    print(signature.origin_secret(master_secret(settings), origin))
-    return 0
+    return secrets.run(args)

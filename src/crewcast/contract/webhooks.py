@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from crewcast.contract.authentication import Authentication
 from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Lane
 
@@ -127,10 +128,14 @@ def headers(
     *,
     timestamp: int,
     signatures: str,
+    lane_seq: int | None = None,
     pending: int | None = None,
     replay: bool = False,
 ) -> list[tuple[bytes, bytes]]:
-    """The headers of a delivery: Standard Webhooks' three, then ours, which are unsigned hints."""
+    """The headers of a delivery: Standard Webhooks' three, then ours, which are unsigned hints.
+
+    `lane_seq` is the event's number for the URL where it is not the lane's next.
+    """
     attempt = lane.tries + 1
     trace = event.run_id.replace("-", "")
     listed = [
@@ -141,7 +146,7 @@ def headers(
         (b"crewcast-event", event.type.encode()),
         (b"crewcast-kickoff-id", event.run_id.encode()),
         (b"crewcast-run-seq", b"%d" % event.seq),
-        (b"crewcast-lane-seq", b"%d" % lane.head_lane_seq),
+        (b"crewcast-lane-seq", b"%d" % (lane_seq or lane.head_lane_seq)),
         (b"crewcast-run-attempt", b"%d" % event.run_attempt),
         (b"crewcast-delivery-attempt", b"%d" % attempt),
         # W3C Trace Context: the run is the trace, the attempt is the parent span.
@@ -152,6 +157,11 @@ def headers(
     if replay:
         listed.append((b"crewcast-replay", b"true"))
     return listed
+
+
+def auth_headers(auth: Authentication) -> list[tuple[bytes, bytes]]:
+    """What goes beside the headers of a delivery to a URL that the kickoff gave an authentication for."""
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in auth.headers]
 
 
 def rfc3339(at: int) -> str:

@@ -6,6 +6,7 @@
     │   ├── StoreHeld      another server holds it: stop that one, or name another folder
     │   ├── StoreFull      no room: nothing was written; make room and repeat
     │   └── StoreUnusable  read-only, damaged, or of a newer version
+    ├── SealError          the operator restores the master key; what was sealed with it is not sent
     └── SignatureError     the subscriber answers 401 and drops the request
 
 Expected results (a lost lease, a refused address, a failed attempt) are values, not exceptions.
@@ -33,6 +34,10 @@ class StoreFull(StoreError):
 
 
 class StoreUnusable(StoreError):
+    pass
+
+
+class SealError(CrewcastError):
     pass
 
 

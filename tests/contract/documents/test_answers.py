@@ -43,7 +43,9 @@ def until(condition, within=30):
 def story(tmp_path_factory):
     root = tmp_path_factory.mktemp("told")
     story = Story()
-    with ServerProcess(PROJECTS / "odd", root / "one", "--stub-llm", "--max-runs", "1") as server:
+    with ServerProcess(
+        PROJECTS / "odd", root / "one", "--stub-llm", "--max-runs", "1", "--signatures", "v1,v1a"
+    ) as server:
         server.wait_until_ready()
         documents(story, server)
         refusals(story, server)
@@ -57,6 +59,9 @@ def story(tmp_path_factory):
 def documents(story, server):
     for path in ("/", "/healthz", "/openapi.json", "/asyncapi.yaml", "/docs"):
         story.ask(server, "without a token", "get", path, headers={"authorization": None})
+    keys = "/.well-known/webhook-keys"
+    for query in ("?origin=https://hooks.example.com", "?origin=ftp://x", ""):
+        story.ask(server, f"public keys {query}", "get", keys, query=query, headers={"authorization": None})
     for path in ("/inputs", "/crews/{name}/inputs", "/crews"):
         story.ask(server, "the only crew", "get", path, name=CREW)
 
@@ -84,6 +89,11 @@ def refusals(story, server):
             case 422 if method == "post":
                 story.ask(server, "nothing in it", method, path, {}, **names)
 
+    for body in ({"origin": "all"}, *[{"origin": "https://hooks.example.com", "overlap": 60}] * 5):
+        story.ask(server, f"rotated {body}", "post", "/api/v1/secrets/rotate", body)
+    story.ask(server, "who?", "post", "/api/v1/secrets/rotate", {"origin": "nobody"})
+    story.ask(server, "too long", "post", "/api/v1/secrets/rotate", {"origin": "all", "overlap": 1 << 40})
+
     def kickoff(title, body, **headers):
         story.ask(server, title, "post", "/kickoff", body, headers=headers)
 
@@ -91,6 +101,8 @@ def refusals(story, server):
     kickoff("a misplaced URL", {"inputs": {"topic": "x", "taskWebhookUrl": "http://127.0.0.1:1"}})
     kickoff("no webhook", {"inputs": {"topic": "x"}, "taskWebhookUrl": "ftp://x"})
     kickoff("meta is too large", {"inputs": {"topic": "x"}, "meta": {"x": "x" * 20000}})
+    auth = {"strategy": "bearer", "token": "two\nlines"}
+    kickoff("no header", {"inputs": {"topic": "x"}, "webhookAuthentication": auth})
     kickoff("the key is too long", {"inputs": {"topic": "x"}}, idempotency_key="k" * 300)
 
 
