@@ -6,6 +6,7 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
+from .errors import has_frame
 from .tasks import TaskBook
 from .wire import as_text, text
 
@@ -61,8 +62,11 @@ def required_of(flow: Any) -> list[str]:
 def without_default(error: BaseException, flow_class: type) -> list[str]:
     """The fields of the flow's state that it needs and has no default for, if that is why it cannot be made."""
     details = getattr(error, "errors", None)
-    # A flow is a model itself, and its error has swallowed that of its state.
-    if not callable(details) or getattr(error, "title", "") != flow_class.__name__:
+    # A flow is a model itself, and its error has swallowed that of its state. Before 1.13 it is none.
+    of_the_state = getattr(error, "title", "") == flow_class.__name__ or has_frame(
+        error, "_create_initial_state"
+    )
+    if not callable(details) or not of_the_state:
         return []
     found = details()
     if any(each["type"] != "missing" for each in found):
