@@ -77,7 +77,7 @@ async def test_rotations_can_be_read_while_the_folder_is_held_and_afterwards(fol
     await store.close()
     before = sorted(folder.iterdir())
     assert aside.rotations(folder) == [made]
-    assert await (await SQLiteStore.open(folder)).close() is None
+    await (await SQLiteStore.open(folder)).close()
     assert sorted(folder.iterdir()) == before
 
 
