@@ -7,7 +7,8 @@
     │   ├── StoreFull      no room: nothing was written; make room and repeat
     │   └── StoreUnusable  read-only, damaged, or of a newer version
     ├── SealError          the operator restores the master key; what was sealed with it is not sent
-    └── SignatureError     the subscriber answers 401 and drops the request
+    ├── SignatureError     the subscriber answers 401 and drops the request
+    └── InProgress         the subscriber answers 503; the event comes again
 
 Expected results (a lost lease, a refused address, a failed attempt) are values, not exceptions.
 """
@@ -42,4 +43,8 @@ class SealError(CrewcastError):
 
 
 class SignatureError(CrewcastError):
+    pass
+
+
+class InProgress(CrewcastError):
     pass

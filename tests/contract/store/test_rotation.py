@@ -77,8 +77,7 @@ async def test_rotations_can_be_read_while_the_folder_is_held_and_afterwards(fol
     await store.close()
     before = sorted(folder.iterdir())
     assert aside.rotations(folder) == [made]
-    again = await SQLiteStore.open(folder)
-    await again.close()
+    await (await SQLiteStore.open(folder)).close()
     assert sorted(folder.iterdir()) == before
 
 

@@ -105,3 +105,14 @@ def test_public_keys_are_those_of_the_generations_that_sign():
 def test_no_two_secrets_are_alike(make):
     kinds = [(master, origin, n) for master in (MASTER, bytes(32)) for origin in (A, B) for n in (0, 1, 12)]
     assert len({make(*kind) for kind in kinds}) == len(kinds)
+
+
+def test_keys_are_looked_up_when_something_changes_and_not_for_each_signature(monkeypatch):
+    ring = KeyRing(MASTER, [Rotation(1, A, NOW * SECOND, (NOW + 60) * SECOND)])
+    looked = []
+    generations = ring.generations
+    monkeypatch.setattr(ring, "generations", lambda origin: looked.append(origin) or generations(origin))
+    signer = ring.signer(A)
+    for at in (NOW, NOW + 1, NOW + 59, NOW + 60, NOW + 61, NOW + 10_000_000):
+        sign(signer, at)
+    assert looked == [A, A], "at first, and when the older one ended"
