@@ -35,6 +35,7 @@ from crewcast.store.sqlite.connection import (
     migrate,
     open_folder,
 )
+from crewcast.store.sqlite.origins import NewSecret, Reset
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.replays import Redeliver
 from crewcast.store.sqlite.retention import Expire
@@ -47,11 +48,9 @@ from crewcast.store.sqlite.writes import (
     Claim,
     ClaimLanes,
     NewRun,
-    NewSecret,
     Park,
     Release,
     Renew,
-    Reset,
     Rotate,
     Writes,
 )
