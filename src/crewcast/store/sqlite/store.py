@@ -34,6 +34,7 @@ from crewcast.store.sqlite.connection import (
     migrate,
     open_folder,
 )
+from crewcast.store.sqlite.origins import NewSecret, Reset
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.replays import Redeliver
 from crewcast.store.sqlite.retention import Expire
@@ -45,11 +46,9 @@ from crewcast.store.sqlite.writes import (
     Claim,
     ClaimLanes,
     NewRun,
-    NewSecret,
     Park,
     Release,
     Renew,
-    Reset,
     Writes,
 )
 
