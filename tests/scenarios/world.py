@@ -69,6 +69,8 @@ class Gate(FakeTransport):
 
 
 class World:
+    dispatcher: Dispatcher
+
     def __init__(self, store: SQLiteStore, transport: FakeTransport, clock: ManualClock) -> None:
         self.store = store
         self.transport = transport
@@ -178,7 +180,9 @@ async def world(
     )
     working = asyncio.create_task(dispatcher.run())
     try:
-        yield World(store, transport, clock)
+        made = World(store, transport, clock)
+        made.dispatcher = dispatcher
+        yield made
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
