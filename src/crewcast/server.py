@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import random
+import resource
 import secrets
 import signal
 import socket
@@ -49,6 +50,7 @@ log = logging.getLogger("crewcast")
 Announce = Callable[[str, str], None]  # url, token
 Projects = Sequence[tuple[str, Project]]  # each with the argument that named it
 
+FILES = 8192
 LOOK_FOR_EDITS_EVERY = SECOND // 2
 
 
@@ -372,8 +374,18 @@ def _http(app: ASGIApp) -> _Http:
     )
 
 
+def _allow_sockets() -> None:
+    """As many as there may be deliveries under way: shells often allow 1024 files, and more if asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run(settings: Settings, projects: Projects, announce: Announce) -> None:
     """`serve` in an event loop of its own: uvloop where it exists."""
+    _allow_sockets()
     threading.excepthook = _end_loudly
     import uvloop
 
