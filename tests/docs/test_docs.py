@@ -11,9 +11,9 @@ import pytest
 
 from crewcast import webhooks
 from crewcast.api import amp as amp_routes
-from crewcast.api import runs as run_routes
 from crewcast.api.app import Context, create_app
 from crewcast.api.auth import Tokens
+from crewcast.api.query import PAGE
 from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
@@ -170,7 +170,7 @@ LIMITS, POLICY, DISPATCH = SenderLimits(), RetryPolicy(), DispatchLimits()
 FACTS = [
     ("api.md", f"1 to {amp_routes.MAX_KEY_LENGTH} characters"),
     ("api.md", f"up to {amp.MAX_META_BYTES // 1024} KiB"),
-    ("api.md", f"(default {run_routes.PAGE}, at most 1000)"),
+    ("api.md", f"(default {PAGE}, at most 1000)"),
     ("webhooks.md", f"more than {webhooks.TOLERANCE} s away"),
     ("webhooks.md", f"Waits vary by {JITTER:.0%}".replace("%", " %")),
     ("webhooks.md", f"is honoured, up to {POLICY.max_retry_after // (60 * MINUTE)} hour"),
