@@ -197,7 +197,7 @@ def report() -> None:
     size = len(msgspec.json.encode(draft(ids.run_id(0, bytes(10)), 0).payload))
     counts: list[int | None] = [None]
     if hasattr(os, "sched_setaffinity"):
-        counts = sorted({1, len(os.sched_getaffinity(0))})
+        counts = [*sorted({1, len(os.sched_getaffinity(0))})]
     with tempfile.TemporaryDirectory() as folder:
         for lanes, events in SHAPES:
             print(
