@@ -102,7 +102,6 @@ class Writes:
         self.redeliver = Verb(3, _each(self._redeliver))
         self.save_origin = Verb(3, _each(partial(origins.save, self._db)))
         self.reset_origin = Verb(3, _each(partial(origins.reset, self._db)))
-        self.add_secret = Verb(3, _each(partial(origins.add_secret, self._db)))
         self.void_leases = Verb(3, _each(self._void_leases))
         self.adopt = Verb(3, _each(self._adopt))
         self.renew_runs = Verb(4, _each(self._renew_runs))
