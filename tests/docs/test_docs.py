@@ -6,26 +6,30 @@ import json
 import os
 import re
 import shlex
+from typing import Any
 
 import pytest
 
 from crewcast import webhooks
 from crewcast.api import amp as amp_routes
+from crewcast.api import secrets as secret_routes
 from crewcast.api.app import Context, create_app
 from crewcast.api.auth import Tokens
 from crewcast.api.query import PAGE
 from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
-from crewcast.contract import amp, openapi
+from crewcast.contract import amp, authentication, openapi
 from crewcast.core import url
-from crewcast.core.backoff import JITTER, MINUTE, RetryPolicy
+from crewcast.core.backoff import JITTER, MINUTE, SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
+from crewcast.core.generation import MOST_AT_ONCE
 from crewcast.dispatch.dispatcher import DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.limits import SenderLimits
 from crewcast.dispatch.response import EXCERPT
 from crewcast.store.sqlite.connection import OLDEST_SQLITE
+from crewcast.webhooks import dedupe
 from tests.docs.pages import DOCS, FENCE, PAGES, PYPROJECT, SOURCE, blocks, prose, section, table
 
 
@@ -114,6 +118,33 @@ def test_the_example_of_a_kickoff_can_be_started():
     assert (len(kickoff.lanes), kickoff.warnings) == (3, [])
 
 
+def authentications() -> list[Any]:
+    return [json.loads(block) for block in blocks(section("api.md", "Webhook authentication"), "json")]
+
+
+def test_the_examples_of_an_authentication_can_be_sent():
+    found = [authentication.parse(example) for example in authentications()]
+    assert [name for one in found for name, _ in one.headers] == [
+        "authorization",
+        "authorization",
+        "x-api-key",
+    ]
+
+
+def test_the_headers_of_an_authentication_are_those_that_may_be_set():
+    text = section("api.md", "Webhook authentication").partition("each one of")[2]
+    assert set(re.findall(r"`([\w-]+)`", text)) == authentication.HEADER_NAMES
+
+
+def test_the_examples_of_secrets_are_as_the_documents_have_them():
+    [rotated] = blocks(section("api.md", "`POST /api/v1/secrets/rotate`"), "json")
+    answer = openapi.document()["paths"]["/api/v1/secrets/rotate"]["post"]["responses"]["200"]
+    assert json.loads(rotated) == answer["content"]["application/json"]["example"]
+    [keys] = blocks(section("webhooks.md", "With a public key"), "json")
+    answer = openapi.document()["paths"]["/.well-known/webhook-keys"]["get"]["responses"]["200"]
+    assert json.loads(keys) == answer["content"]["application/json"]["example"]
+
+
 def test_the_table_of_states_is_the_code_s():
     told = {row[0]: (row[1], row[2]) for row in table(PAGES["api.md"], "run")}
     assert told == {state.value: words for state, words in amp.STATES.items()}
@@ -166,12 +197,27 @@ def test_the_example_of_an_error_is_what_is_answered():
 
 # --- numbers ----------------------------------------------------------------------------------
 
+COUNTS = {4: "four", 5: "five", 6: "six"}
 LIMITS, POLICY, DISPATCH = SenderLimits(), RetryPolicy(), DispatchLimits()
 FACTS = [
     ("api.md", f"1 to {amp_routes.MAX_KEY_LENGTH} characters"),
     ("api.md", f"up to {amp.MAX_META_BYTES // 1024} KiB"),
     ("api.md", f"(default {PAGE}, at most 1000)"),
     ("webhooks.md", f"more than {webhooks.TOLERANCE} s away"),
+    (
+        "webhooks.md",
+        f"the last {dedupe.SIZE:,} ids in its process; `SQLiteDeduper` all of {dedupe.KEEP / dedupe.DAY:g} days",
+    ),
+    (
+        "api.md",
+        f"at most {authentication.MAX_LENGTH} characters; at most {authentication.MAX_HEADERS} headers",
+    ),
+    (
+        "api.md",
+        f"(default {secret_routes.OVERLAP // SECOND}, at most {secret_routes.LONGEST_OVERLAP // SECOND})",
+    ),
+    ("api.md", f"so {COUNTS[MOST_AT_ONCE]} at once are the most"),
+    ("operating.md", f"At most {COUNTS[MOST_AT_ONCE]} secrets of an origin are in force at once"),
     ("webhooks.md", f"Waits vary by {JITTER:.0%}".replace("%", " %")),
     ("webhooks.md", f"is honoured, up to {POLICY.max_retry_after // (60 * MINUTE)} hour"),
     ("webhooks.md", f"its first {EXCERPT} characters"),
@@ -261,8 +307,8 @@ def test_there_are_command_lines():
 
 def test_flags_in_the_text_exist():
     flags = {flag for command in names(parser()).values() for flag in command._option_string_actions}
-    [show] = names(names(parser())["secret"]).values()
-    flags |= set(show._option_string_actions)
+    actions = names(names(parser())["secret"]).values()
+    flags |= {flag for action in actions for flag in action._option_string_actions}
     for page, text in PAGES.items():
         spans = "\n".join(re.findall(r"`([^`\n]+)`", FENCE.sub("", text)))
         unknown = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", spans)) - flags
