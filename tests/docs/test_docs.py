@@ -31,7 +31,7 @@ from crewcast.dispatch.limits import SenderLimits
 from crewcast.dispatch.response import EXCERPT
 from crewcast.store.sqlite.connection import OLDEST_SQLITE
 from crewcast.webhooks import dedupe
-from tests.docs.pages import DOCS, FENCE, PAGES, PYPROJECT, SOURCE, blocks, prose, section, table
+from tests.docs.pages import DOCS, FENCE, PAGES, PYPROJECT, REPOSITORY, SOURCE, blocks, prose, section, table
 
 
 def test_the_pages_are_there():
@@ -372,3 +372,11 @@ def test_links_lead_somewhere(page):
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target.read_text("utf-8")), link
+
+
+def test_the_tests_that_show_a_promise_exist():
+    named = re.findall(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", PAGES["delivery.md"])
+    assert len(named) > 25
+    for file, test in named:
+        source = (REPOSITORY / file).read_text("utf-8")
+        assert not test or re.search(rf"^(?:async )?def {test}\(", source, re.MULTILINE), (file, test)
