@@ -51,6 +51,14 @@ def test_both_schemes_sign_in_one_header():
     assert not fits_public(signatures, 0, origin=B), "what one subscriber got is nothing to another"
 
 
+def test_a_secret_that_ends_within_a_second_signs_nothing_more_in_it():
+    ring = KeyRing(MASTER)
+    moment = NOW * SECOND + 500_000
+    ring.turn([Rotation(1, A, moment, moment)])
+    signatures = sign(ring.signer(A))
+    assert (fits(signatures, 0), fits(signatures, 1)) == (False, True)
+
+
 def test_a_signer_in_use_follows_a_rotation_and_its_end():
     ring = KeyRing(MASTER, asymmetric=True)
     signer = ring.signer(A)
