@@ -209,9 +209,9 @@ def test_a_kill_in_the_middle_leaves_the_event_to_come_again(tmp_path):
             assert new
 
 
-def _in_child(dedupe, pipe):
+def _in_child(dedupe, inherited, pipe):
     with dedupe.once("child") as new:
-        pipe.send((new, dedupe.seen("parent")))
+        pipe.send((new, dedupe.seen("parent"), dedupe._file._db is inherited))
 
 
 def test_a_process_that_was_forked_with_it_has_a_connection_of_its_own(tmp_path):
@@ -221,10 +221,10 @@ def test_a_process_that_was_forked_with_it_has_a_connection_of_its_own(tmp_path)
     connection = dedupe._file._db
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    child = context.Process(target=_in_child, args=(dedupe, theirs))
+    child = context.Process(target=_in_child, args=(dedupe, connection, theirs))
     child.start()
     child.join(30)
-    assert ours.recv() == (True, True)
+    assert ours.recv() == (True, True, False)
     assert dedupe.seen("child")
     assert dedupe._file._db is connection
     assert dedupe._file._pid == os.getpid()

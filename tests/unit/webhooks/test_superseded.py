@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -100,6 +101,22 @@ def test_a_file_remembers_over_a_restart(tmp_path):
         one.see(step("a1", "a", 1))
     with contextlib.closing(Superseded(tmp_path / "steps.db")) as other:
         assert other.see(crew(2)) == {"a1": True}
+
+
+def test_two_that_share_a_file_wait_for_each_other(tmp_path):
+    path, told = tmp_path / "steps.db", []
+
+    def see(name):
+        with contextlib.closing(Superseded(path)) as superseded:
+            for n in range(100):
+                told.append(superseded.see(step(f"{name}{n}", "a", 1)))
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(see, name) for name in "xyz"]:
+            done.result()
+    assert told == [{}] * 300
+    with contextlib.closing(Superseded(path)) as superseded:
+        assert len(superseded.see(crew(2))) == 300
 
 
 def test_what_was_not_touched_for_long_is_forgotten():

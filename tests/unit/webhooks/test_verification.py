@@ -42,7 +42,8 @@ def test_a_delivery_says_what_it_is():
 
 
 def test_text_bodies_and_several_secrets_do_too():
-    assert verify([OLD, SECRET], headers(), BODY.decode(), now=NOW).id == "evt_1"
+    for keys in ([OLD, SECRET], [SECRET, OLD], (key for key in (OLD, SECRET, OLD))):
+        assert verify(keys, headers(), BODY.decode(), now=NOW).id == "evt_1"
     assert verify(SECRET, headers(**{"Crewcast-Replay": "true"}), BODY, now=NOW).replay
 
 
@@ -139,6 +140,7 @@ def doubly(body: bytes = BODY, *pairs, at: int = NOW) -> dict[str, str]:
 def test_a_public_key_verifies_without_a_secret():
     assert verify(PAIR.public, doubly(BODY, PAIR), BODY, now=NOW).kickoff_id == "k"
     assert verify([OTHER.public, PAIR.public], doubly(BODY, PAIR), BODY, now=NOW)
+    assert verify([PAIR.public, OTHER.public, OLD], doubly(BODY, PAIR), BODY, now=NOW)
     assert verify([OLD, PAIR.public], doubly(BODY, OTHER, PAIR), BODY, now=NOW)
 
 
