@@ -41,7 +41,12 @@ PYDANTIC = 'class State(BaseModel):\n    topic: str = "tea"\n    n: int = Field(
             stated(PYDANTIC, "Flow", "pass\n    initial_state = State()"),
             ["n", "topic"],
             True,
-            marks=since("1.13.0", "a state that is an object without an id"),
+            marks=since("1.13.0", "ids for states that are objects without one"),
+        ),
+        (
+            stated(PYDANTIC.replace("BaseModel", "FlowState"), "Flow", "pass\n    initial_state = State()"),
+            ["n", "topic"],
+            True,
         ),
         (
             stated(PYDANTIC.replace("BaseModel", "FlowState"), "Flow", "pass\n    initial_state = State"),
@@ -57,6 +62,7 @@ PYDANTIC = 'class State(BaseModel):\n    topic: str = "tea"\n    n: int = Field(
         "none",
         "initial dict",
         "initial object",
+        "initial flow state",
         "initial class",
     ],
 )
@@ -140,7 +146,7 @@ def test_a_flow_that_takes_arguments_is_told(describe_flow):
     )
 
 
-@since("1.15.0", "rules for the names of methods")
+@since("1.15.0", "a check of the names of methods")
 def test_a_method_that_crewai_does_not_take_is_told_in_its_words(describe_flow):
     told = describe_flow("class F(Flow):\n    @start()\n    def größe(self): pass")
     assert "Flow method names must match" in told["error"]

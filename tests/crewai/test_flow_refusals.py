@@ -121,8 +121,10 @@ def test_a_flow_with_human_feedback_is_refused_before_it_costs_anything(run_flow
 
 def test_human_feedback_of_an_inner_flow_is_refused_when_it_asks(run_flow):
     told = run_flow(FEEDBACK + "class F(Flow):\n    @start()\n    def one(self): return Asking().kickoff()")
-    method = "draft" if has("1.15.0") else "a method of Asking"
-    assert told.outcome["error"] == f"@human_feedback is not supported yet; it is set on: {method}"
+    named = ("draft",) if has("1.15.0") else ("draft", "a flow inside this one")
+    assert told.outcome["error"] in [
+        f"@human_feedback is not supported yet; it is set on: {name}" for name in named
+    ]
     assert told.steps == [("one", "thought", "a draft")]
 
 

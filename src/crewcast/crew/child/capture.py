@@ -13,7 +13,9 @@ KICKOFFS = (
     "kickoff_for_each_async",
     "akickoff_for_each",
 )
-MACHINERY = ("AgentExecutor", "EncodingFlow", "RecallFlow")
+
+# The flows that CrewAI itself is made of, by their modules: a release before 1.15.15 does not mark them.
+MACHINERY = ("crewai.experimental.agent_executor", "crewai.memory.encoding_flow", "crewai.memory.recall_flow")
 
 
 class KickedOff(BaseException):
@@ -51,21 +53,18 @@ def stopped_at_kickoff() -> Iterator[Captured]:
             setattr(owner, name, method)
 
 
+def is_machinery(class_: type) -> bool:
+    """Whether this is a flow that CrewAI itself is made of."""
+    return bool(getattr(class_, "is_crewai_internal", class_.__module__ in MACHINERY))
+
+
 def _stopping(method: Any, captured: Captured) -> Any:
     def stop(self: Any, *args: Any, **inputs: Any) -> Any:
-        if _is_machinery(type(self)):
-            # A project may use an agent or a memory on its way to its crew.
+        if is_machinery(type(self)):
+            # An agent and a memory are flows inside; a project may use one on its way to its crew.
             return method(self, *args, **inputs)
         if captured.value is None:
             captured.value = self
         raise KickedOff
 
     return stop
-
-
-def _is_machinery(owner: type) -> bool:
-    """Whether it is one of the flows that CrewAI's agents and memories are inside. Older releases do not mark them."""
-    marked = getattr(owner, "is_crewai_internal", None)
-    if marked is not None:
-        return bool(marked)
-    return owner.__module__.startswith("crewai.") and owner.__name__ in MACHINERY

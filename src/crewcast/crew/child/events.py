@@ -196,9 +196,9 @@ def _flow_input_requested(_sink: Sink, source: Any, event: Any) -> None:
 
 def _human_feedback_requested(_sink: Sink, _source: Any, event: Any) -> None:
     """Of a flow inside another; the run's own is refused before it begins."""
-    # Older releases do not say which.
-    method = text(event.method_name) or "a method of " + text(event.flow_name)
-    raise Refused("@human_feedback is not supported yet; it is set on: " + method)
+    # The oldest releases leave the name out.
+    where = text(event.method_name or "") or "a flow inside this one"
+    raise Refused("@human_feedback is not supported yet; it is set on: " + where)
 
 
 def _method_execution_started(sink: Sink, source: Any, event: Any) -> Fields | None:
