@@ -301,9 +301,9 @@ class F(Flow):
         return "parent"
     @listen(one)
     def two(self):
+        parent = os.getpid()
         if os.fork() == 0:
             # Until it is alone; the channel ends all the same.
-            parent = os.getppid()
             while os.getppid() == parent: time.sleep(0.01)
             time.sleep(1)
             os._exit(0)
