@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import random
+import resource
 import secrets
 import signal
 import socket
@@ -48,6 +49,7 @@ log = logging.getLogger("crewcast")
 Announce = Callable[[str, str], None]  # url, token
 Projects = Sequence[tuple[str, Project]]  # each with the argument that named it
 
+FILES = 8192
 LOOK_FOR_EDITS_EVERY = SECOND // 2
 
 
@@ -350,8 +352,18 @@ def _http(app: ASGIApp) -> _Http:
     )
 
 
+def _allow_sockets() -> None:
+    """As many as there may be deliveries under way: shells often allow 1024 files, and more if asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run(settings: Settings, projects: Projects, announce: Announce) -> None:
     """`serve` in an event loop of its own: uvloop where it exists."""
+    _allow_sockets()
     threading.excepthook = _end_loudly
     import uvloop
 

@@ -187,7 +187,9 @@ class Dispatcher:
 
     def _finished(self, work: LaneWork, _task: asyncio.Task[None]) -> None:
         run_id = work.lane.run_id
-        del self._active[run_id, work.lane.number]
+        # One commit may have given the lane back and to us again.
+        if self._active.get((run_id, work.lane.number)) is work:
+            del self._active[run_id, work.lane.number]
         self._nudge_siblings(work)
         beside = self._by_run[run_id]
         beside.discard(work)

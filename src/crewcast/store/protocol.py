@@ -48,8 +48,10 @@ class Settlement(Struct, frozen=True, gc=False):
 
     `release` gives the lane back: at a retry, when it is done, or when the dispatcher stops.
 
-    `split` is the lane of its own on which a failed event leaves a lane that is not ordered, as
-    `core.lane.split` made it; `lane` is then the rest. The store gives it the run's next number.
+    `split` is the lane of its own on which an event that is to be tried again leaves a lane that is not
+    ordered, as `core.lane.split` made it; `lane` is then the rest. The store gives it the run's next number.
+    Outcomes are settled in the order of the events in such a lane too, whatever order they came in: all
+    before its cursor is decided.
     """
 
     lane: Lane

@@ -232,6 +232,22 @@ async def test_a_replay_or_a_split_lane_at_work_keeps_its_run(store: Store):
     assert await store.expire(LONG_AFTER, 9) == [replayed.id]
 
 
+async def test_a_replay_that_is_asked_for_meanwhile_keeps_its_run_or_comes_too_late(store: Store):
+    for n in range(20):
+        run = await done(store)
+        asked = [store.expire(LONG_AFTER, 9), store.redeliver(run.id, now=NOW, seq=2)]
+        if n % 2:
+            first, second = await asyncio.gather(*asked)
+        else:
+            second, first = await asyncio.gather(*reversed(asked))
+        assert bool(first) != bool(second)
+        assert (await store.run(run.id) is None) == bool(first)
+        for mine in await claimed(store):
+            assert mine.run_id == run.id
+            await delivered(store, mine, 2)
+        assert await store.expire(LONG_AFTER, 9) == ([] if first else [run.id])
+
+
 async def test_a_lane_that_was_closed_keeps_nothing(store: Store):
     run, mine = await held(store, STEP, STEP)
     await ended(store, run)

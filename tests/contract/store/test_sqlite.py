@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from crewcast.core import run as runs
 from crewcast.core.errors import StoreError, StoreFull, StoreHeld, StoreUnusable
 from crewcast.core.event import Channel, Event
-from crewcast.store.protocol import IdempotencyKey, Store
+from crewcast.core.run import RunState
+from crewcast.store.protocol import IdempotencyKey, Removal, Store
 from crewcast.store.sqlite import SQLiteStore, connection, session
 from crewcast.store.sqlite.session import parse_queries
 from crewcast.store.sqlite.tail import Tail
 from tests.contract.store.world import (
     ALL,
+    AT_ONCE,
+    BUSY,
     DAY,
     NOW,
     WORKER,
@@ -103,6 +107,31 @@ async def test_numbers_go_on_after_a_restart(folder: Path):
     store = await SQLiteStore.open(folder)
     assert await store.settle(settlement(written.lane, event(run, 2)))
     assert [(number, made.seq) for number, made in await store.attempts(run.id)] == [(1, 1), (2, 2)]
+    await store.close()
+
+
+async def test_numbers_go_on_after_the_newest_were_removed(folder: Path):
+    """A page that somebody reads by number would else miss what comes."""
+    store = await SQLiteStore.open(folder)
+    run = await append(store, await running(store, ALL), Channel.STEP, Channel.STEP)
+    (mine,) = await claimed(store)
+    lost = settlement(mine, event(run, 1), policy=AT_ONCE, outcome=BUSY)
+    assert await store.settle(lost)
+    assert await store.settle(
+        settlement(lost.lane, event(run, 2), policy=AT_ONCE, outcome=BUSY, release=True)
+    )
+    assert [dead.number for dead in await store.undelivered()] == [1, 2]
+    assert await store.append(runs.end(run, RunState.FAILED, NOW), [], WORKER)
+    assert await store.delete_run(run.id) is Removal.HIDDEN
+    while await store.sweep(100):
+        pass
+    await store.close()
+    store = await SQLiteStore.open(folder)
+    run = await append(store, await running(store, ALL), Channel.STEP)
+    (mine,) = await claimed(store)
+    assert await store.settle(settlement(mine, event(run, 1), policy=AT_ONCE, outcome=BUSY))
+    assert [number for number, _ in await store.attempts(run.id)] == [3]
+    assert [dead.number for dead in await store.undelivered()] == [3]
     await store.close()
 
 

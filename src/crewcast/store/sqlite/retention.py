@@ -20,8 +20,7 @@ def expire(db: Session, keys: RunKeys, value: Expire) -> list[str]:
     for run_id in value.run_ids:
         key = keys.of(run_id)
         if db.write("hide_expired", {"key": key, "before": value.before}):
-            db.write("hide_lanes", {"key": key})
-            keys.forget(run_id)
+            _let_go(db, keys, run_id, key)
             hidden.append(run_id)
     return hidden
 
@@ -32,9 +31,14 @@ def hide(db: Session, keys: RunKeys, run_id: str) -> Removal:
         return Removal.UNKNOWN
     if not db.write("hide_run", {"key": key}):
         return Removal.RUNNING
+    _let_go(db, keys, run_id, key)
+    return Removal.HIDDEN
+
+
+def _let_go(db: Session, keys: RunKeys, run_id: str, key: int) -> None:
+    """Nobody holds anything of the run any more, and no write finds its key."""
     db.write("hide_lanes", {"key": key})
     keys.forget(run_id)
-    return Removal.HIDDEN
 
 
 def sweep(db: Session, limit: int, last_attempt: int) -> int:

@@ -35,24 +35,22 @@ from crewcast.store.sqlite.connection import (
     migrate,
     open_folder,
 )
+from crewcast.store.sqlite.origins import NewSecret, Reset
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.replays import Redeliver
 from crewcast.store.sqlite.retention import Expire
+from crewcast.store.sqlite.rotation import Bind, Rotate
 from crewcast.store.sqlite.tail import Tail
 from crewcast.store.sqlite.writes import (
     KEYS_KEPT_FOR,
     Adopt,
     Append,
-    Bind,
     Claim,
     ClaimLanes,
     NewRun,
-    NewSecret,
     Park,
     Release,
     Renew,
-    Reset,
-    Rotate,
     Writes,
 )
 

@@ -3,18 +3,17 @@
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from crewcast.core.backoff import DAY
 from crewcast.core.event import Event
-from crewcast.core.generation import Rotation, Rotations
 from crewcast.core.lane import Lane, Verdict
-from crewcast.core.origin import Health
 from crewcast.core.run import Run, RunState
-from crewcast.store.protocol import Created, IdempotencyKey, Removal, Settlement
-from crewcast.store.sqlite import replays, retention, rows
+from crewcast.store.protocol import Created, IdempotencyKey, Settlement
+from crewcast.store.sqlite import origins, replays, retention, rotation, rows
 from crewcast.store.sqlite.claims import due_lanes
 from crewcast.store.sqlite.committer import R, Unheld, V, Verb
 from crewcast.store.sqlite.run_keys import RunKeys
@@ -74,31 +73,6 @@ class Park(NamedTuple):
     due_at: int
 
 
-class Reset(NamedTuple):
-    origin: str
-    now: int
-    limit: int
-
-
-class NewSecret(NamedTuple):
-    origin: str
-    sealed: bytes
-    now: int
-    until: int
-    before: bytes | None
-
-
-class Rotate(NamedTuple):
-    origin: str
-    now: int
-    until: int
-
-
-class Bind(NamedTuple):
-    fingerprint: bytes
-    replace: bool
-
-
 class Writes:
     """Everything here runs in the committer's thread, inside its transaction."""
 
@@ -114,17 +88,17 @@ class Writes:
         self.release_lane = Verb(3, _each(self._release_lane))
         self.park_lanes = Verb(3, _each(self._park_lanes))
         self.redeliver = Verb(3, _each(self._redeliver))
-        self.save_origin = Verb(3, _each(self._save_origin))
-        self.reset_origin = Verb(3, _each(self._reset_origin))
-        self.add_secret = Verb(3, _each(self._add_secret))
+        self.save_origin = Verb(3, _each(partial(origins.save, self._db)))
+        self.reset_origin = Verb(3, _each(partial(origins.reset, self._db)))
+        self.add_secret = Verb(3, _each(partial(origins.add_secret, self._db)))
         self.void_leases = Verb(3, _each(self._void_leases))
         self.adopt = Verb(3, _each(self._adopt))
         self.renew_runs = Verb(4, _each(self._renew_runs))
         self.renew_lanes = Verb(4, _each(self._renew_lanes))
-        self.expire = Verb(4, _each(self._expire))
-        self.delete_run = Verb(4, _each(self._delete_run))
-        self.rotate = Verb(4, _each(self._rotate))
-        self.bind_key = Verb(4, _each(self._bind_key))
+        self.expire = Verb(4, _each(partial(retention.expire, self._db, self._keys)))
+        self.delete_run = Verb(4, _each(partial(retention.hide, self._db, self._keys)))
+        self.rotate = Verb(4, _each(partial(rotation.rotate, self._db)))
+        self.bind_key = Verb(4, _each(partial(rotation.bind_key, self._db)))
         self.claim_runs = Verb(5, _each(self._claim_runs))
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
         self.sweep = Verb(6, _each(self._sweep))
@@ -378,53 +352,8 @@ class Writes:
         key = self._key(value.run_id)
         return replays.redeliver(self._db, key, value, self._attempts_made()) if key else []
 
-    # --- origins and secrets ----------------------------------------------------------------
-
-    def _save_origin(self, health: Health) -> None:
-        if health.well:
-            self._db.write("forget_origin", {"origin": health.origin})
-        else:
-            self._db.write("save_origin", rows.health_columns(health))
-
-    def _reset_origin(self, value: Reset) -> int:
-        origin, now, limit = value
-        self._db.write("forget_origin", {"origin": origin})
-        return self._db.write("hurry_lanes", {"origin": origin, "now": now, "limit": limit})
-
-    def _add_secret(self, value: NewSecret) -> None:
-        origin, sealed, now, until, before = value
-        self._db.write("forget_secrets", {"now": now})
-        if before is not None and self._db.first("newest_secret", {"origin": origin}) is None:
-            self._db.write("add_secret", {"origin": origin, "sealed": before, "at": 0})
-        self._db.write("expire_secrets", {"origin": origin, "until": until})
-        self._db.write("add_secret", {"origin": origin, "sealed": sealed, "at": now})
-
-    # --- retention --------------------------------------------------------------------------
-
-    def _expire(self, value: retention.Expire) -> list[str]:
-        return retention.expire(self._db, self._keys, value)
-
-    def _delete_run(self, run_id: str) -> Removal:
-        return retention.hide(self._db, self._keys, run_id)
-
     def _sweep(self, limit: int) -> int:
         return retention.sweep(self._db, limit, self._attempts_made())
-
-    # --- rotation ---------------------------------------------------------------------------
-
-    def _rotate(self, value: Rotate) -> Rotation | None:
-        before = Rotations(Rotation(*row) for row in self._db.all("rotations", {}))
-        new = before.next(value.origin, value.now, value.until)
-        if new is not None:
-            self._db.write(
-                "add_rotation", {"number": new.number, "origin": new.origin, "at": new.at, "until": new.until}
-            )
-        return new
-
-    def _bind_key(self, value: Bind) -> bytes:
-        self._db.write("bind_master_key", {"id": value.fingerprint, "replace": value.replace})
-        ((noted,),) = self._db.all("master_key", {})
-        return bytes(noted)
 
 
 def _each(write: Callable[[V], R]) -> Callable[[Sequence[V]], list[R]]:
