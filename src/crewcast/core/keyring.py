@@ -83,7 +83,8 @@ class OriginSigner:
 
     def sign(self, message_id: str, timestamp: int, body: bytes) -> str:
         """The `webhook-signature` over `id.timestamp.body`; the timestamp is in whole seconds."""
-        now = timestamp * SECOND
+        # The end of that second: what ended within it signs no more, or an end at once would be one later.
+        now = timestamp * SECOND + SECOND - 1
         if self._until <= now:
             self._look_up(now)
         content = signed_content(message_id, timestamp, body)

@@ -65,6 +65,18 @@ def test_a_signer_in_use_follows_a_rotation_and_its_end():
     assert not fits(after, 0, at=NOW + 60)
 
 
+def test_a_secret_that_ends_at_once_signs_nothing_in_the_second_of_its_end():
+    """Signatures know whole seconds, rotations do not."""
+    ring = KeyRing(MASTER)
+    signer = ring.signer(A)
+    sign(signer)
+    end = NOW * SECOND + 700_000
+    ring.turn([Rotation(1, A, end, end)])
+    signatures = sign(signer)
+    assert fits(signatures, 1)
+    assert not fits(signatures, 0)
+
+
 def test_a_rotation_of_all_is_one_of_each():
     ring = KeyRing(MASTER)
     ring.turn([Rotation(1, EVERY_ORIGIN, NOW * SECOND, NOW * SECOND)])
