@@ -12,14 +12,15 @@ import pytest
 
 from crewcast import webhooks
 from crewcast.api import amp as amp_routes
-from crewcast.api import runs as run_routes
 from crewcast.api import secrets as secret_routes
 from crewcast.api.app import Context, create_app
 from crewcast.api.auth import Tokens
+from crewcast.api.deliveries import LANES_AT_ONCE
+from crewcast.api.query import PAGE
 from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
-from crewcast.contract import amp, authentication, openapi
+from crewcast.contract import amp, authentication, openapi, redelivery
 from crewcast.core import url
 from crewcast.core.backoff import JITTER, MINUTE, SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
@@ -30,7 +31,7 @@ from crewcast.dispatch.limits import SenderLimits
 from crewcast.dispatch.response import EXCERPT
 from crewcast.store.sqlite.connection import OLDEST_SQLITE
 from crewcast.webhooks import dedupe
-from tests.docs.pages import DOCS, FENCE, PAGES, PYPROJECT, SOURCE, blocks, prose, section, table
+from tests.docs.pages import DOCS, FENCE, PAGES, PYPROJECT, REPOSITORY, SOURCE, blocks, prose, section, table
 
 
 def test_the_pages_are_there():
@@ -108,6 +109,20 @@ def test_the_fields_of_a_kickoff_are_those_that_are_known():
     assert {name for name, text in rows.items() if "not served yet" in text} == set(amp.KEPT_FIELDS)
 
 
+def test_the_fields_of_a_redelivery_are_those_that_are_known():
+    rows = table(section("api.md", "`POST /api/v1/redeliveries`"), "redelivery")
+    assert {row[0] for row in rows} == redelivery.OF_RUN | redelivery.OF_ORIGIN
+    described = openapi.document()["components"]["schemas"]["Redelivery"]["oneOf"]
+    assert [set(one["properties"]) for one in described] == [redelivery.OF_RUN, redelivery.OF_ORIGIN]
+
+
+def test_the_examples_of_a_redelivery_can_be_asked_for():
+    [block] = blocks(section("api.md", "`POST /api/v1/redeliveries`"), "sh")
+    bodies = re.findall(r"-d '(.*)'", block)
+    found = [redelivery.parse(body.encode(), nowhere) for body in bodies]
+    assert [type(one) for one in found] == [redelivery.OfRun, redelivery.OfOrigin]
+
+
 def test_the_example_of_a_kickoff_can_be_started():
     [block] = blocks(section("api.md", "`POST /kickoff`"), "sh")
     body = re.search(r"-d '(.*)'", block, re.DOTALL)
@@ -166,7 +181,7 @@ def test_the_table_of_errors_has_every_error():
     rows = table(section("api.md", "Errors"), "status")
     told = {(row[0], row[1]) for row in rows}
     assert len(told) == len(rows)
-    assert told - {("200", "")} == problems()
+    assert told - {("200", ""), ("204", "")} == problems()
 
 
 def test_the_openapi_document_has_the_same_errors_and_kinds_of_projects():
@@ -202,7 +217,8 @@ LIMITS, POLICY, DISPATCH = SenderLimits(), RetryPolicy(), DispatchLimits()
 FACTS = [
     ("api.md", f"1 to {amp_routes.MAX_KEY_LENGTH} characters"),
     ("api.md", f"up to {amp.MAX_META_BYTES // 1024} KiB"),
-    ("api.md", f"(default {run_routes.PAGE}, at most 1000)"),
+    ("api.md", f"(default {PAGE}, at most 1000)"),
+    ("api.md", f"an answer has at most {LANES_AT_ONCE} lanes"),
     ("webhooks.md", f"more than {webhooks.TOLERANCE} s away"),
     (
         "webhooks.md",
@@ -356,3 +372,11 @@ def test_links_lead_somewhere(page):
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target.read_text("utf-8")), link
+
+
+def test_the_tests_that_show_a_promise_exist():
+    named = re.findall(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", PAGES["delivery.md"])
+    assert len(named) > 25
+    for file, test in named:
+        source = (REPOSITORY / file).read_text("utf-8")
+        assert not test or re.search(rf"^(?:async )?def {test}\(", source, re.MULTILINE), (file, test)

@@ -92,7 +92,7 @@ class Context:
 
 
 def create_app(context: Context) -> ASGIApp:
-    from crewcast.api import amp, documents, runs, secrets
+    from crewcast.api import amp, deliveries, documents, runs, secrets
 
     routes = [
         Route("/", amp.healthy, methods=["GET"]),
@@ -113,6 +113,11 @@ def create_app(context: Context) -> ASGIApp:
         Route("/api/v1/runs/{kickoff_id}/events/{seq}", runs.event, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/deliveries", runs.deliveries, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/logs", runs.logs, methods=["GET"]),
+        Route("/api/v1/runs/{kickoff_id}", deliveries.delete, methods=["DELETE"]),
+        Route("/api/v1/undelivered", deliveries.undelivered, methods=["GET"]),
+        Route("/api/v1/redeliveries", deliveries.redeliver, methods=["POST"]),
+        Route("/api/v1/origins", deliveries.origins, methods=["GET"]),
+        Route("/api/v1/origins/reset", deliveries.reset, methods=["POST"]),
         Route("/api/v1/secrets/rotate", secrets.rotate, methods=["POST"]),
         Route("/.well-known/webhook-keys", secrets.public_keys, methods=["GET"]),
     ]

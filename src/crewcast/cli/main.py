@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _serving(commands)
     _asking(commands)
+    _delivering(commands)
     _keys(commands)
     return whole
 
@@ -127,14 +128,77 @@ def _asking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         command.add_argument("kickoff_id", metavar="ID")
         command.set_defaults(run=_run_asking, ask=name)
     for command in (kickoff, crews, *(commands.choices[name] for name in ("status", "logs", "watch"))):
-        command.add_argument("--url", help="the server (default: CREWCAST_URL, else http://127.0.0.1:8000)")
-        command.add_argument("--token", help="its bearer token (default: CREWCAST_TOKEN)")
+        _add_server(command)
+
+
+def _add_server(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", help="the server (default: CREWCAST_URL, else http://127.0.0.1:8000)")
+    command.add_argument("--token", help="its bearer token (default: CREWCAST_TOKEN)")
 
 
 def _run_asking(args: argparse.Namespace) -> int:
     from crewcast.cli import asking
 
     return asking.run(args)
+
+
+def _delivering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    time = "a moment such as 2026-01-31T12:00:00Z, or how long ago, such as 2h or 3d"
+    deliveries = commands.add_parser(
+        "deliveries",
+        help="what came of webhooks",
+        description="Shows a run's lanes, attempts and dead letters; or what was not delivered, of all runs or as the flags say.",
+    )
+    deliveries.add_argument("kickoff_id", metavar="ID", nargs="?")
+    deliveries.add_argument(
+        "--undelivered", action="store_true", help="only what was given up (the default without ID)"
+    )
+    deliveries.add_argument("--origin", metavar="URL", help="what was given up at this origin")
+    deliveries.add_argument("--since", metavar="TIME", help=f"what was given up since: {time}")
+    redeliver = commands.add_parser(
+        "redeliver",
+        help="send events again",
+        description="Sends events of a run again, or every dead letter of an origin since a time. Each keeps its webhook-id.",
+    )
+    redeliver.add_argument("kickoff_id", metavar="ID", nargs="?")
+    redeliver.add_argument(
+        "--lane", metavar="N", type=int, help="of this lane only (default: all lanes of the run)"
+    )
+    redeliver.add_argument("--seq", metavar="N", type=int, help="the event with this number in its run only")
+    redeliver.add_argument(
+        "--dead-only", action="store_true", help="only what was given up (always so with --origin)"
+    )
+    redeliver.add_argument("--origin", metavar="URL", help="what was given up at this origin")
+    redeliver.add_argument("--since", metavar="TIME", help=time)
+    redeliver.add_argument(
+        "--to", metavar="URL", help="to another URL, without the authentication of the old one"
+    )
+    origins = commands.add_parser(
+        "origins",
+        help="how the servers are that webhooks go to",
+        description="Lists the origins that are not well or for which events wait.",
+    )
+    origins.add_argument("--reset", metavar="ORIGIN", help="forget that it failed, and try it now")
+    delete = commands.add_parser(
+        "delete",
+        help="remove a run wholly",
+        description="Removes a run that is not running: its inputs, results, events, deliveries and log file.",
+    )
+    delete.add_argument("kickoff_id", metavar="ID")
+    for name, command in (
+        ("deliveries", deliveries),
+        ("redeliver", redeliver),
+        ("origins", origins),
+        ("delete", delete),
+    ):
+        _add_server(command)
+        command.set_defaults(run=_run_delivering, ask=name)
+
+
+def _run_delivering(args: argparse.Namespace) -> int:
+    from crewcast.cli import deliveries
+
+    return deliveries.run(args)
 
 
 def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -297,17 +297,26 @@ def _lanes(request: JSON, check_url: UrlCheck) -> list[tuple[str, url.Target, Ch
         text = request.get(name)
         if text is None:
             continue
-        if not isinstance(text, str):
-            raise _invalid(name, "must be a text, an absolute http(s) URL")
-        try:
-            target = url.parse(text)
-        except ValueError as e:
-            raise _invalid(name, str(e)) from e
-        if reason := check_url(target):
-            raise _invalid(name, reason)
+        target = webhook_url(name, text, check_url)
         _, channels = found.get(text, (target, Channel(0)))
         found[text] = (target, channels | channel)
     return [(text, target, channels) for text, (target, channels) in found.items()]
+
+
+def webhook_url(name: str, text: Any, check_url: UrlCheck) -> url.Target:
+    """Where a URL in the field `name` leads.
+
+    Raises Problem 422 for one that may not be a webhook.
+    """
+    if not isinstance(text, str):
+        raise _invalid(name, "must be a text, an absolute http(s) URL")
+    try:
+        target = url.parse(text)
+    except ValueError as e:
+        raise _invalid(name, str(e)) from e
+    if reason := check_url(target):
+        raise _invalid(name, reason)
+    return target
 
 
 def _auth(request: JSON, warnings: list[str]) -> dict[str, Authentication]:
@@ -316,10 +325,10 @@ def _auth(request: JSON, warnings: list[str]) -> dict[str, Authentication]:
     if value is None:
         return {}
     if not isinstance(value, dict) or "strategy" in value or not set(value) <= set(URL_FIELDS):
-        by_field = dict.fromkeys(URL_FIELDS, _authentication(AUTH_FIELD, value))
+        by_field = dict.fromkeys(URL_FIELDS, webhook_authentication(AUTH_FIELD, value))
     else:
         by_field = {
-            name: _authentication(f"{AUTH_FIELD}.{name}", one)
+            name: webhook_authentication(f"{AUTH_FIELD}.{name}", one)
             for name, one in value.items()
             if one is not None
         }
@@ -336,7 +345,8 @@ def _auth(request: JSON, warnings: list[str]) -> dict[str, Authentication]:
     return found
 
 
-def _authentication(name: str, value: Any) -> Authentication:
+def webhook_authentication(name: str, value: Any) -> Authentication:
+    """Raises Problem 422, without any of the values in it."""
     try:
         return authentication.parse(value)
     except authentication.Unusable as e:

@@ -83,7 +83,7 @@ class OriginSigner:
 
     def sign(self, message_id: str, timestamp: int, body: bytes) -> str:
         """The `webhook-signature` over `id.timestamp.body`; the timestamp is in whole seconds."""
-        # The end of that second: what ended within it signs no more, or an end at once would be one later.
+        # The end of the second: a secret that ended within it signs nothing more, as soon as that is known.
         now = timestamp * SECOND + SECOND - 1
         if self._until <= now:
             self._look_up(now)

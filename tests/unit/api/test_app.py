@@ -58,6 +58,10 @@ def application(store, log_file=None):
 
 # Of a kickoff, of a resume and of a rotation.
 BODY = b'{"inputs": {}, "execution_id": "k", "task_id": "t", "human_feedback": "", "is_approve": true, "origin": "all"}'
+BODIES = {
+    "/api/v1/redeliveries": b'{"kickoff_id": "k"}',
+    "/api/v1/origins/reset": b'{"origin": "https://hooks.example.com"}',
+}
 
 
 def ask(app, method, path, before_body=lambda: None) -> Answer:
@@ -68,7 +72,7 @@ def ask(app, method, path, before_body=lambda: None) -> Answer:
 
     async def receive():
         await asyncio.sleep(0)
-        return {"type": "http.request", "body": BODY}
+        return {"type": "http.request", "body": BODIES.get(path, BODY)}
 
     async def send(message):
         sent.append(message)

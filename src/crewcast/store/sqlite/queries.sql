@@ -524,30 +524,6 @@ WHERE (run, number) IN (
     ORDER BY due_at LIMIT :limit
 )
 
--- --- secrets --------------------------------------------------------------------------------
-
--- name: forget_secrets
--- What has expired signs nothing any more.
-DELETE FROM secret WHERE expires_at <= :now
-
--- name: newest_secret
--- Whether there is one already: the newest never expires.
-SELECT id FROM secret WHERE origin = :origin ORDER BY id DESC LIMIT 1
-
--- name: expire_secrets
--- Those before the one that is added; never later than they were to.
-UPDATE secret SET expires_at = min(coalesce(expires_at, :until), :until) WHERE origin = :origin
-
--- name: add_secret
--- Its id is its place.
-INSERT INTO secret (origin, sealed, created_at) VALUES (:origin, :sealed, :at)
-
--- name: secrets
--- A handful.
-SELECT origin, sealed, created_at, expires_at FROM secret
-WHERE expires_at IS NULL OR expires_at > :now
-ORDER BY origin, id
-
 -- --- retention ------------------------------------------------------------------------------
 
 -- name: expired_runs

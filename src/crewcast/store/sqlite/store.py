@@ -21,7 +21,6 @@ from crewcast.store.protocol import (
     IdempotencyKey,
     OriginRow,
     Removal,
-    Secret,
     Settlement,
 )
 from crewcast.store.sqlite import rows
@@ -35,22 +34,23 @@ from crewcast.store.sqlite.connection import (
     migrate,
     open_folder,
 )
-from crewcast.store.sqlite.origins import NewSecret, Reset
+from crewcast.store.sqlite.origins import Reset
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.replays import Redeliver
 from crewcast.store.sqlite.retention import Expire
-from crewcast.store.sqlite.rotation import Bind, Rotate
 from crewcast.store.sqlite.tail import Tail
 from crewcast.store.sqlite.writes import (
     KEYS_KEPT_FOR,
     Adopt,
     Append,
+    Bind,
     Claim,
     ClaimLanes,
     NewRun,
     Park,
     Release,
     Renew,
+    Rotate,
     Writes,
 )
 
@@ -134,8 +134,6 @@ class SQLiteStore:
             return [(Hint.EVENTS, write.value.run_id)]
         if verb is writes.reset_origin:
             return [(Hint.ORIGIN, write.value.origin)]
-        if verb is writes.add_secret:
-            return [(Hint.KEYS, write.value.origin)]
         hidden: list[str] = []
         if verb is writes.expire:
             hidden = result
@@ -299,7 +297,7 @@ class SQLiteStore:
             for run_id, lane, count, url_origin, run in await self._reader.all("dead_lanes", page)
         ]
 
-    # --- origins and secrets ----------------------------------------------------------------
+    # --- origins ----------------------------------------------------------------------------
 
     async def save_origin(self, health: Health) -> None:
         await self.committer.put(self._writes.save_origin, health)
@@ -314,15 +312,6 @@ class SQLiteStore:
 
     async def reset_origin(self, origin: str, now: int, limit: int = 1000) -> int:
         return await self.committer.put(self._writes.reset_origin, Reset(origin, now, limit))
-
-    async def add_secret(
-        self, origin: str, sealed: bytes, now: int, overlap: int, before: bytes | None = None
-    ) -> None:
-        secret = NewSecret(origin, sealed, now, now + overlap, before)
-        await self.committer.put(self._writes.add_secret, secret)
-
-    async def secrets(self, now: int) -> list[Secret]:
-        return [Secret(*row) for row in await self._reader.all("secrets", {"now": now})]
 
     # --- retention --------------------------------------------------------------------------
 
