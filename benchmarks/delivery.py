@@ -90,10 +90,15 @@ class Node:
         self.sender = Sender(EGRESS)
         self.dispatcher = Dispatcher(store, self.sender, signatures, self.clock, random.random)
         self.target = target
+        self._patience = 5_000_000
         self._dispatching = asyncio.create_task(self.dispatcher.run())
 
+    def abandon(self) -> None:
+        """What is in flight is not waited for."""
+        self._patience = 0
+
     async def close(self) -> None:
-        await self.dispatcher.stop(5_000_000)
+        await self.dispatcher.stop(self._patience)
         self._dispatching.cancel()
         await asyncio.gather(self._dispatching, return_exceptions=True)
         await self.sender.close()
@@ -121,7 +126,7 @@ class Node:
         while len(found) > FEW and self.target.origin in {
             row.health.origin for row in await self.store.origins()
         }:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
         for run in found[:FEW]:
             while (await self.store.lanes(run.id))[0].cursor < run.seq:
                 await asyncio.sleep(0.002)

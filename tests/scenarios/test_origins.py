@@ -227,7 +227,7 @@ def test_a_rate_spaces_the_requests_of_an_origin_and_of_no_other(tmp_path):
     asyncio.run(story())
 
 
-def test_a_hanging_origin_has_its_requests_in_flight_and_twice_the_lanes(tmp_path):
+def test_a_hanging_origin_has_its_requests_in_flight_and_a_share_of_the_lanes(tmp_path):
     async def story():
         transport = Gate(ORIGIN)
         limits = DispatchLimits(lanes=256, per_origin=8)

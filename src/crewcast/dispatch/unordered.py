@@ -52,6 +52,7 @@ class UnorderedWork(LaneWork):
             return End.GONE
         while window and window[0].task.done():
             event, task = window.popleft()
+            self._in_flight = len(window)
             sent = task.result()
             if sent is None:
                 return End.GIVE_BACK
