@@ -103,7 +103,7 @@ def memory() -> float:
 
 async def idle(folder: Path) -> None:
     store, clock = await SQLiteStore.open(folder), RealClock()
-    dispatcher = Dispatcher(store, Accepting(), delivery.signatures, clock, lambda: 0.5)
+    dispatcher = Dispatcher(store, Accepting(), delivery.KEYS.signer, clock, lambda: 0.5)
     working = asyncio.create_task(dispatcher.run())
     await asyncio.sleep(0.5)
     before, most = memory(), 0.0

@@ -3,7 +3,8 @@
 # usage: setup.sh PYTHON VENV
 set -eu
 python=$1
-venv=$2
+# Absolute, or uv would take an environment that is active instead.
+venv=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
 
 if ! command -v "$python" >/dev/null 2>&1; then
   echo "setup: $python was not found. Install Python 3.11 to 3.13, or name one: make PYTHON=/path/to/python" >&2
@@ -27,6 +28,6 @@ echo "Installing into $venv what requirements/dev.txt pins: CrewAI alone is abou
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 # Compiled now, or every start would compile CrewAI's two thousand modules where bytecode is not written.
-VIRTUAL_ENV=$PWD/$venv "$venv/bin/uv" pip sync --quiet --compile-bytecode --require-hashes requirements/dev.txt
+VIRTUAL_ENV=$venv "$venv/bin/uv" pip sync --quiet --compile-bytecode --require-hashes requirements/dev.txt
 # The project itself: editable, without touching the pinned set, built by the pinned hatchling.
-VIRTUAL_ENV=$PWD/$venv "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
+VIRTUAL_ENV=$venv "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .

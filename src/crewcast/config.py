@@ -1,6 +1,7 @@
 """Every setting, listed once: flags, `CREWCAST_*` variables, `crewcast.toml` and the docs come from here."""
 
 import argparse
+import base64
 import ipaddress
 import tomllib
 from collections.abc import Callable, Mapping
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from crewcast.core.errors import UsageError
+from crewcast.dispatch import proxy
+from crewcast.dispatch.egress import host_pattern
 
 VARIABLE_PREFIX = "CREWCAST_"
 FILE_NAME = "crewcast.toml"
@@ -33,6 +36,13 @@ def _seconds(value: Any) -> float:
     return number
 
 
+def _limit(value: Any) -> float:
+    number = _seconds(value)
+    if number == 0:
+        raise ValueError("must be more than 0 seconds")
+    return number
+
+
 def _rate(value: Any) -> float:
     number = float(str(value))
     if number != 0 and not 0.001 <= number <= 100_000:
@@ -53,6 +63,15 @@ def _networks(value: Any) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(str(part).strip()) for part in parts)
 
 
+def _hosts(value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else [part for part in str(value).split(",") if part.strip()]
+    return tuple(host_pattern(str(part).strip()) for part in parts)
+
+
+def _proxy(value: Any) -> proxy.Proxy:
+    return proxy.parse(_text(value))
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must not be empty")
@@ -61,6 +80,24 @@ def _text(value: Any) -> str:
 
 def _path(value: Any) -> Path:
     return Path(_text(value)).expanduser()
+
+
+def _key(value: Any) -> bytes:
+    try:
+        key = base64.b64decode(_text(value), validate=True)
+    except ValueError as e:
+        raise ValueError("must be 32 bytes in base64, as `openssl rand -base64 32` prints them") from e
+    if len(key) != 32:
+        raise ValueError(f"must be 32 bytes in base64, and is {len(key)}")
+    return key
+
+
+def _signatures(value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else str(value).split(",")
+    named = {str(part).strip() for part in parts}
+    if named not in ({"v1"}, {"v1", "v1a"}):
+        raise ValueError("must be v1, or v1,v1a")
+    return tuple(sorted(named))
 
 
 def _flag(value: Any) -> bool:
@@ -127,6 +164,14 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="DIR",
     ),
     Setting(
+        "key",
+        _key,
+        None,
+        "the master key itself, 32 bytes in base64. A flag shows in process lists: better a variable or key_file",
+        commands=("dev", "serve", "secret"),
+        metavar="KEY",
+    ),
+    Setting(
         "key_file",
         _path,
         None,
@@ -187,6 +232,20 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="SECONDS",
     ),
     Setting(
+        "connect_timeout",
+        _limit,
+        10.0,
+        "seconds that each step to a connection may take: the name's lookup, the connect, the TLS handshake",
+        metavar="SECONDS",
+    ),
+    Setting(
+        "response_timeout",
+        _limit,
+        None,
+        "seconds that a subscriber may take to begin its answer. Default: what delivery_timeout leaves",
+        metavar="SECONDS",
+    ),
+    Setting(
         "retry_schedule",
         _schedule,
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0),
@@ -206,6 +265,14 @@ SETTINGS: tuple[Setting, ...] = (
         60.0,
         "seconds that a crew event waits for the run's other events at its origin",
         metavar="SECONDS",
+    ),
+    Setting(
+        "signatures",
+        _signatures,
+        ("v1",),
+        "how deliveries are signed: v1 (HMAC), or v1,v1a (ed25519 too, which takes about half of the peak rate)",
+        commands=("dev", "serve", "secret"),
+        metavar="v1|v1,v1a",
     ),
     Setting(
         "origin_concurrency",
@@ -234,6 +301,28 @@ SETTINGS: tuple[Setting, ...] = (
         (),
         "private networks that webhooks may go to, as CIDR",
         metavar="CIDR,...",
+    ),
+    Setting(
+        "allow_hosts",
+        _hosts,
+        (),
+        "host names whose addresses are not checked, each exact or as *.NAME",
+        metavar="NAME,...",
+    ),
+    Setting(
+        "deny_networks",
+        _networks,
+        (),
+        "networks that webhooks never go to, whatever else allows them, as CIDR",
+        metavar="CIDR,...",
+    ),
+    Setting(
+        "proxy",
+        _proxy,
+        None,
+        "HTTP proxy for webhooks to public addresses, http://[USER:PASSWORD@]HOST:PORT. "
+        "Flags show in process lists: better a variable if it has a password",
+        metavar="URL",
     ),
     Setting("log_level", _level, "info", "debug, info, warning or error", metavar="LEVEL"),
 )
@@ -279,7 +368,7 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
 def shown_default(setting: Setting) -> str:
     value = setting.default
     if isinstance(value, tuple):
-        return ",".join(f"{part:g}" for part in value) if value else "none"
+        return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value) or "none"
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 

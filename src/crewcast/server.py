@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import random
 import resource
@@ -26,9 +27,12 @@ from crewcast.api.auth import Tokens
 from crewcast.clock import RealClock
 from crewcast.config import Settings, token_of
 from crewcast.contract.amp import CrewInputs, Problem
-from crewcast.core import signature
+from crewcast.contract.authentication import Authentication
+from crewcast.contract.webhooks import auth_headers
 from crewcast.core.backoff import SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
+from crewcast.core.keyring import KeyRing
+from crewcast.core.lane import Lane
 from crewcast.crew import environment
 from crewcast.crew.host import Host
 from crewcast.crew.project import Project
@@ -37,7 +41,7 @@ from crewcast.crew.worker import Worker, WorkerLimits
 from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.sender import Sender, SenderLimits
-from crewcast.keys import master_secret
+from crewcast.keys import open_sealed, seal, unlock
 from crewcast.retention import Retention
 from crewcast.store.sqlite import SQLiteStore
 
@@ -99,12 +103,14 @@ async def serve(settings: Settings, projects: Projects, announce: Announce) -> N
         store = await SQLiteStore.open(settings.data_dir)
         stack.push_async_callback(store.close)
         await asyncio.to_thread(_keep_out_of_git, settings.data_dir)
+        master = await unlock(settings, store)
+        keys = KeyRing(master, await store.rotations(), asymmetric="v1a" in settings.signatures)
         sock = listen(settings.host, settings.port)
         stack.callback(sock.close)
         stub_llm = (
             await stack.enter_async_context(_stub_llm(settings)) if settings.values.get("stub_llm") else None
         )
-        node = _Node(settings, store, projects, stub_llm, token)
+        node = _Node(settings, store, master, keys, projects, stub_llm, token)
         stack.push_async_callback(node.close)
         await node.recover()
         http = _http(create_app(node.context))
@@ -155,6 +161,8 @@ class _Node:
         self,
         settings: Settings,
         store: SQLiteStore,
+        master: bytes,
+        keys: KeyRing,
         projects: Projects,
         stub_llm: str | None,
         token: str,
@@ -168,6 +176,7 @@ class _Node:
         for argument, project in projects:
             python = environment.interpreter(project.root, settings.python)
             host = self.hosts.setdefault(python, Host(python, environment.variables(os.environ, python)))
+            host.memory = host.memory or project.kind in ("flow", "declarative-flow")
             self.crews[project.name] = ServedCrew(project, host, stub_llm, argument if dev else None)
         self.worker = Worker(
             store,
@@ -176,13 +185,12 @@ class _Node:
             clock,
             WorkerLimits(settings.max_runs, settings.max_event_bytes),
         )
-        egress = EgressPolicy(allow_http=dev, allow_loopback=dev, allow=settings.allow_networks)
-        self.sender = Sender(egress, limits=SenderLimits(total=settings.delivery_timeout))
-        master = master_secret(settings)
+        egress = egress_policy(settings)
+        self.sender = Sender(egress, limits=sender_limits(settings), proxy=settings.proxy)
         self.dispatcher = Dispatcher(
             store,
             self.sender,
-            lambda origin: signature.Signer(signature.key_of(signature.origin_secret(master, origin))),
+            keys.signer,
             clock,
             random.random,
             policy=RetryPolicy(
@@ -194,12 +202,15 @@ class _Node:
                 crew_wait=settings.seconds("crew_wait"),
                 rate=settings.origin_rate,
             ),
+            open_auth=lambda lane: _opened(master, lane),
         )
         self.retention = Retention(store, clock, settings.seconds("retention"), log_file(data, "").parent)
         self.context = Context(
             store=store,
             clock=clock,
             tokens=Tokens(token),
+            keys=keys,
+            seal=lambda auth, run_id, url: seal(master, auth.encode(), run_id, url),
             crews={name: _view(crew) for name, crew in self.crews.items()},
             default_crew=settings.default_crew,
             check_url=egress.check_url,
@@ -260,6 +271,34 @@ class _Node:
         await asyncio.gather(*self.tasks, *self._background, return_exceptions=True)
         await asyncio.gather(*(host.close() for host in self.hosts.values()))
         await self.sender.close()
+
+
+def egress_policy(settings: Settings) -> EgressPolicy:
+    dev = settings.command == "dev"
+    return EgressPolicy(
+        allow_http=dev,
+        allow_loopback=dev,
+        allow=settings.allow_networks,
+        allow_hosts=settings.allow_hosts,
+        deny=settings.deny_networks,
+    )
+
+
+def sender_limits(settings: Settings) -> SenderLimits:
+    return SenderLimits(
+        total=settings.delivery_timeout,
+        resolve=settings.connect_timeout,
+        connect=settings.connect_timeout,
+        tls=settings.connect_timeout,
+        response=settings.response_timeout or math.inf,
+    )
+
+
+def _opened(master: bytes, lane: Lane) -> list[tuple[bytes, bytes]]:
+    """The headers of the authentication that is sealed in a lane. Raises SealError."""
+    if lane.auth is None:
+        return []
+    return auth_headers(Authentication.decode(open_sealed(master, lane.auth, lane.run_id, lane.url)))
 
 
 def _view(crew: ServedCrew) -> CrewView:

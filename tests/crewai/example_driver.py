@@ -29,13 +29,13 @@ def guard(event: str, args: tuple[Any, ...]) -> None:
 def load() -> tuple[Any, dict[str, Any]]:
     """The crew or flow as CrewAI's own command loads it, with the inputs that its definition gives."""
     from crewai.flow import Flow
-    from crewai.project import load_crew
 
     project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))
     table, package = project["tool"]["crewai"], project["project"]["name"]
     definition = table.get("definition")
     if table["type"] == "crew":
         if definition:
+            load_crew: Any = importlib.import_module("crewai.project").load_crew
             return load_crew(definition)
         module = importlib.import_module(f"{package}.crew")
         return next(v for v in vars(module).values() if getattr(v, "is_crew_class", False))().crew(), {}
@@ -56,7 +56,8 @@ class Record:
     def __call__(self, _source: Any, event: Any) -> None:
         match event.type:
             case "task_completed":
-                self.tasks.append(event.task_name)
+                # The event itself has the name since 1.14.
+                self.tasks.append(event.task.name)
             case "method_execution_finished" if event.flow_name != "AgentExecutor":
                 self.methods.append(event.method_name)
             case "tool_usage_finished":
@@ -66,18 +67,24 @@ class Record:
 
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
-    from crewai.events.stream_context import add_stream_sink, reset_stream_sinks
-
+    bus = importlib.import_module("crewai.events.event_bus").CrewAIEventsBus
+    emit = bus.emit
     os.environ["MODEL"] = case.get("model") or "openai/gpt-4o-mini"
     record = Record()
-    token = add_stream_sink(record)
+
+    def emit_and_record(self: Any, source: Any, event: Any) -> Any:
+        future = emit(self, source, event)
+        record(source, event)
+        return future
+
+    bus.emit = emit_and_record
     try:
         loaded, defaults = load()
         result = loaded.kickoff(inputs={**defaults, **case["inputs"]})
     except ValueError as error:
         return {**vars(record), "refused": str(error)}
     finally:
-        reset_stream_sinks(token)
+        bus.emit = emit
     state = getattr(loaded, "state", None)
     return {
         **vars(record),

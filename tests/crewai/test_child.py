@@ -1,6 +1,7 @@
 """The child protocol, with real crews on a scripted model and no server."""
 
 import ast
+import importlib.util
 import json
 import os
 import select
@@ -27,6 +28,12 @@ def fail(word: str) -> str:
     """Fail."""
     raise ValueError("no " + word)
 '''
+# The environments of `make compat` have no pip, as all that uv makes.
+INSTALL = (
+    f"{sys.executable} -m pip install"
+    if importlib.util.find_spec("pip")
+    else f"uv pip install --python {sys.executable}"
+)
 STEPS = {"op", "type", "at", "event_id", "started_event_id"}
 
 
@@ -465,8 +472,7 @@ def build():
             "import nothing_of_this_name",
             (
                 "ModuleNotFoundError: No module named 'nothing_of_this_name' (src/newsroom/crew.py:5); install it for this "
-                f"project: `{sys.executable} -m pip install nothing_of_this_name` (or whatever the package with this "
-                "module is called)"
+                f"project: `{INSTALL} nothing_of_this_name` (or whatever the package with this module is called)"
             ),
         ),
         ("import sys; sys.exit(4)", "SystemExit: 4 (src/newsroom/crew.py:5)"),

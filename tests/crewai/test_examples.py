@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crewai.releases import since
 from tests.support.examples import EXAMPLES, Example
 
 DRIVER = Path(__file__).with_name("example_driver.py")
@@ -50,6 +51,10 @@ CASES = {
 }
 
 
+json_first = since("1.15.0", "JSON-first crews")
+declarative = since("1.15.0", "declarative flows")
+
+
 @pytest.fixture(scope="module")
 def told(base_url, tmp_path_factory):
     """What an example's cases led to. A copy of it runs them one after the other in one process, once."""
@@ -67,6 +72,7 @@ def told(base_url, tmp_path_factory):
             "CREWAI_DISABLE_TELEMETRY": "true",
             "CREWAI_TRACING_ENABLED": "false",
             "CREWAI_DISABLE_VERSION_CHECK": "true",
+            "CREWAI_TESTING": "true",
             "PYTHONPATH": str(REPOSITORY / "src"),
         }
         cases = CASES[name]
@@ -86,13 +92,21 @@ def told(base_url, tmp_path_factory):
     return told
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("json", marks=json_first),
+        "flow",
+        pytest.param("declarative-flow", marks=declarative),
+    ],
+)
 def test_no_case_fails_in_between_or_leaves_this_machine(told, name):
     for case in told(name).values():
         assert case["errors"] == [] or "refused" in case
         assert case["outside"] == []
 
 
+@json_first
 @pytest.mark.parametrize("case", ["readme", "react"])
 def test_the_canteen_plans_orders_and_writes_its_page(told, case):
     week = told("json")[case]
@@ -112,6 +126,7 @@ def test_the_canteen_plans_orders_and_writes_its_page(told, case):
     assert "potatoes 48.0 kg" in week["file"]
 
 
+@json_first
 def test_the_canteen_avoids_nuts_unless_told_otherwise(told):
     usual, dairy = told("json")["usual"], told("json")["dairy"]
     assert usual["tools"][0][1].startswith("Dishes without nuts: ")
@@ -120,6 +135,7 @@ def test_the_canteen_avoids_nuts_unless_told_otherwise(told):
     assert "Potato bake" not in dairy["tools"][0][1]
 
 
+@json_first
 def test_the_canteen_has_to_know_its_pupils(told):
     nobody = told("json")["nobody"]
     assert "pupils" in nobody["refused"]
@@ -158,6 +174,7 @@ def test_the_support_desk_works_a_refund_out_where_one_is_asked_for(told):
     assert delivery["state"]["refund"] == "none"
 
 
+@since("1.14.7", "loops through a method that listens to one of several")
 @pytest.mark.parametrize("case", ["too short", "too short, react"])
 def test_the_support_desk_has_a_brief_written_twice_at_most(told, case):
     ticket = told("flow")[case]
@@ -184,6 +201,7 @@ TIMETABLE = (
 )
 
 
+@declarative
 @pytest.mark.parametrize("case", ["readme", "react", "rich"])
 def test_the_workshop_gets_sessions_times_and_an_invitation(told, case):
     workshop = told("declarative-flow")[case]
@@ -195,6 +213,7 @@ def test_the_workshop_gets_sessions_times_and_an_invitation(told, case):
     assert "13:00 Opening round" in workshop["output"]["invitation"]
 
 
+@declarative
 def test_the_workshop_is_planned_within_its_budget(told):
     dear, cheap = told("declarative-flow")["readme"], told("declarative-flow")["rich"]
     # 320 + 540 + 260 for the workshop, 6 + 9 + 24 for each of 24 guests; the buffet is the dearest that is not needed.
@@ -206,6 +225,7 @@ def test_the_workshop_is_planned_within_its_budget(told):
     assert cheap["output"]["costs"].startswith("2,056 EUR for room, facilitator, ")
 
 
+@declarative
 def test_the_workshop_has_to_know_its_subject_and_has_defaults_for_the_rest(told):
     alone, nothing = told("declarative-flow")["subject only"], told("declarative-flow")["no subject"]
     assert (alone["state"]["guests"], alone["state"]["budget"]) == (24, 1500)

@@ -7,12 +7,14 @@ import inspect
 import os
 import re
 import threading
+import types
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
 
-from crewcast.crew.child import events, preload
+from crewcast.crew.child import capture, crews, events, flows, preload, wire
 from crewcast.crew.child.events import EXTRACTORS
 from tests.crewai.releases import has, since
 
@@ -186,6 +188,10 @@ def test_the_bus_can_be_flushed(bus):
 
 FIELDS = {
     "crew_kickoff_started": {"crew_name", "inputs"},
+    "crew_kickoff_completed": {"crew_name"},
+    "crew_kickoff_failed": {"crew_name"},
+    "flow_input_requested": {"method_name"},
+    "human_feedback_requested": {"method_name"},
     "method_execution_started": {"method_name", "flow_name"},
     "method_execution_finished": {"method_name", "flow_name", "result"},
     "method_execution_failed": {"method_name", "flow_name", "error"},
@@ -206,6 +212,8 @@ FIELDS = {
     "tool_usage_error": {"task_id", "agent_role", "tool_name", "tool_args", "error", "started_event_id"},
     "tool_validate_input_error": {"task_id", "agent_role", "tool_name", "tool_args", "error"},
     "tool_selection_error": {"task_id", "agent_role", "tool_name", "tool_args", "error"},
+    "tool_failure_detected": {"task_id", "agent_role", "agent", "tool_name", "tool_args", "failure"},
+    "agent_logs_execution": {"task_id", "agent_role", "formatted_answer"},
     "agent_reasoning_completed": {"task_id", "agent_role", "plan"},
 }
 
@@ -219,7 +227,10 @@ def event_classes():
         yield event_class.model_fields["type"].default, event_class
 
 
-@pytest.mark.parametrize("kind", sorted(EXTRACTORS))
+NEW = {"tool_failure_detected": since("1.15.9", "failures of tools as events")}
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=NEW.get(kind, ())) for kind in sorted(EXTRACTORS)])
 def test_an_event_has_the_fields_that_are_read(kind):
     preload._event_modules()
     classes = [
@@ -259,6 +270,46 @@ def test_native_tool_events_come_from_an_executor_that_knows_its_agent():
     assert "agent" in getattr(executor, "model_fields", inspect.signature(executor).parameters)
 
 
+def test_an_event_of_a_model_names_the_agent_that_it_was_called_for():
+    """Where CrewAI calls a model for itself (memory, knowledge, converters, summaries), it passes none."""
+    llm_events = importlib.import_module("crewai.events.types.llm_events")
+    agent = types.SimpleNamespace(id="1", role="R")
+    fields = {"call_id": "1", "response": "", "call_type": llm_events.LLMCallType.LLM_CALL}
+    assert llm_events.LLMCallCompletedEvent(from_agent=agent, **fields).agent_role == "R"
+    assert llm_events.LLMCallCompletedEvent(**fields).agent_role is None
+
+
+@pytest.mark.parametrize(
+    "module", ["crewai.memory.analyze", "crewai.memory.recall_flow", "crewai.utilities.converter"]
+)
+def test_what_crewai_asks_a_model_for_itself_names_no_agent(module):
+    source = inspect.getsource(importlib.import_module(module))
+    found = re.findall(r"llm\.a?call\((.*?)\)", source, re.DOTALL)
+    assert found
+    assert not any("from_agent" in arguments for arguments in found)
+
+
+def test_a_plan_is_asked_for_as_the_arguments_of_this_function():
+    handler = importlib.import_module("crewai.utilities.reasoning_handler")
+    assert handler.FUNCTION_SCHEMA["function"]["name"] == events.PLAN_FUNCTION
+
+
+@since("1.15.9", "failures of tools as events")
+def test_arguments_that_are_no_json_have_a_code_of_their_own():
+    utilities = importlib.import_module("crewai.utilities.agent_utils")
+    _, error = utilities.parse_tool_call_args("{not json", "t", "1")
+    assert error["tool_failure"].code == "json_decode_error"
+    assert "JSON" in error["tool_failure"].message
+
+
+def test_an_action_has_what_is_read_and_is_remembered_without_being_kept():
+    parser = importlib.import_module("crewai.agents.parser")
+    action = parser.AgentAction(thought="", tool="T", tool_input="{}", text="")
+    assert (action.tool, action.tool_input, action.result) == ("T", "{}", None)
+    assert weakref.ref(action)() is action
+    assert not hasattr(parser.AgentFinish(thought="", output="", text=""), "tool")
+
+
 def test_a_task_has_what_is_read():
     task = importlib.import_module("crewai").Task(name="n", human_input=True, **ANY_TASK)
     assert (task.name, task.human_input, task.agent) == ("n", True, None)
@@ -274,13 +325,52 @@ def test_async_tasks_run_in_the_method_that_is_guarded():
 
 def test_a_crew_has_what_is_read():
     crew_class = importlib.import_module("crewai").Crew
-    assert {"name", "tasks", "stream", "before_kickoff_callbacks"} <= set(crew_class.model_fields)
+    assert {"name", "tasks", "agents", "stream", "before_kickoff_callbacks"} <= set(crew_class.model_fields)
     assert "inputs" in inspect.signature(crew_class.kickoff).parameters
-    assert callable(crew_class.fetch_inputs)
+
+
+@pytest.fixture
+def an_agent(monkeypatch):
+    """CrewAI builds the client of its model at once, and warns of its own fields."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+
+    def an_agent(**texts):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module("crewai").Agent(**texts, llm="openai/gpt-4o")
+
+    return an_agent
+
+
+def test_inputs_are_filled_in_where_they_are_looked_for(an_agent):
+    crewai = importlib.import_module("crewai")
+    names = importlib.import_module("crewai.utilities.string_utils")._VARIABLE_PATTERN.pattern
+    assert names == crews.PLACEHOLDER.pattern
+    texts = {field: f"a {{{field}}}" for field in crews.OF_A_TASK}
+    task = crewai.Task(**texts)
+    task.interpolate_inputs_and_add_conversation_history(dict.fromkeys(crews.OF_A_TASK, "X"))
+    assert {getattr(task, field) for field in crews.OF_A_TASK} == {"a X"}
+    texts = {field: f"a {{{field}}}" for field in crews.OF_AN_AGENT}
+    agent = an_agent(**texts)
+    agent.interpolate_inputs(dict.fromkeys(crews.OF_AN_AGENT, "X"))
+    assert {getattr(agent, field) for field in crews.OF_AN_AGENT} == {"a X"}
+
+
+@pytest.mark.parametrize("field", crews.OF_A_TASK + crews.OF_AN_AGENT)
+def test_a_missing_input_is_told_from_a_value_of_a_wrong_type(field, an_agent):
+    crewai = importlib.import_module("crewai")
+    of_task = {"description": "D", "expected_output": "E", "output_file": "f"}
+    of_agent = {"role": "R", "goal": "G", "backstory": "B"}
+    (of_task if field in of_task else of_agent)[field] = "{n}"
+    crew = types.SimpleNamespace(agents=[an_agent(**of_agent)], tasks=[crewai.Task(**of_task)])
+    for inputs, missing in (({"other": 1}, True), ({"n": object()}, False)):
+        with pytest.raises((KeyError, ValueError)) as raised:
+            crewai.Crew._interpolate_inputs(crew, inputs)
+        assert crews.is_missing_input(raised.value) is missing
 
 
 def test_missing_inputs_are_found_in_the_method_that_is_looked_for():
-    """`job.py` tells a missing input from another ValueError by this frame."""
+    """A missing input is told from another ValueError by this frame."""
     assert callable(importlib.import_module("crewai").Crew._interpolate_inputs)
     usage = importlib.import_module("crewai.crews.utils")
     assert "crew._interpolate_inputs(" in inspect.getsource(usage.prepare_kickoff)
@@ -325,3 +415,130 @@ def test_no_env_file_is_read_while_importing(tmp_path):
         assert names["found"] is True
     finally:
         os.environ.pop("CREWCAST_TEST_STRAY", None)
+
+
+# Flows
+
+
+def flow_of(**members):
+    """An object of a flow that has one method and these members."""
+    flow = importlib.import_module("crewai.flow.flow")
+    begin = members.pop("begin", lambda self: None)
+    # Releases before 1.14.7 look a method up by it.
+    begin.__name__ = "begin"
+    members["begin"] = flow.start()(begin)
+    return type("Lab", (flow.Flow,), members)()
+
+
+def test_a_flow_has_what_is_read():
+    flow = importlib.import_module("crewai.flow.flow").Flow
+    assert "inputs" in inspect.signature(flow.kickoff).parameters
+    made = flow_of()
+    # A flow is a model since 1.13.
+    there = set(getattr(flow, "model_fields", ())) or set(dir(made))
+    assert {"name", "stream", "suppress_flow_events", "input_provider", "initial_state"} <= there
+    assert isinstance(made._state, dict)
+    assert (flows.acts(type(made)), flows.begins(made), flows.name_of(made)) == (True, True, "Lab")
+    assert (flows.acts(flow), flows.begins(flow())) == (False, False)
+
+
+def test_the_methods_of_a_flow_are_where_they_are_looked_for():
+    made = flow_of()
+    if has("1.14.7"):
+        definition = made._definition if has("1.15.0") else made.flow_definition()
+        assert definition.name == "Lab"
+        assert set(definition.methods) == {"begin"}
+        assert definition.methods["begin"].is_start is True
+        assert definition.methods["begin"].human_feedback is None
+        assert set(type(made).flow_definition().methods) == {"begin"}
+    else:
+        assert not hasattr(made, "_definition")
+        assert (made._start_methods, type(made)._listeners) == (["begin"], {})
+        assert set(made._methods) == {"begin"}
+
+
+@since("1.15.0", "the usage of a flow")
+def test_a_flow_has_the_usage_of_its_models():
+    assert isinstance(flow_of().usage_metrics, importlib.import_module("pydantic").BaseModel)
+
+
+def test_a_flows_own_machinery_is_known():
+    """What `capture.py` lets run while a project is loaded."""
+    flow = importlib.import_module("crewai.flow.flow").Flow
+    agents = "crewai.agents" if has("1.15.29") else "crewai.experimental"
+    machinery = [
+        importlib.import_module(f"{agents}.agent_executor").AgentExecutor,
+        importlib.import_module("crewai.memory.encoding_flow").EncodingFlow,
+        importlib.import_module("crewai.memory.recall_flow").RecallFlow,
+    ]
+    assert all(capture.is_machinery(each) and issubclass(each, flow) for each in machinery)
+    assert not any(map(capture.is_machinery, [flow, type(flow_of()), importlib.import_module("crewai").Crew]))
+
+
+def test_a_state_without_a_default_is_an_error_of_the_flow():
+    state = importlib.import_module("pydantic").create_model("State", topic=str)
+    base = importlib.import_module("crewai.flow.flow").Flow[state]
+    made = type("Lab", (base,), {})
+    with pytest.raises(ValueError, match="topic") as caught:
+        made()
+    assert flows.without_default(caught.value, made) == ["topic"]
+
+
+def test_inputs_that_do_not_fit_are_found_in_the_method_that_is_looked_for():
+    """`job.py` tells them from other errors by this frame."""
+    flow = importlib.import_module("crewai.flow.flow").Flow
+    state = importlib.import_module("pydantic").create_model("State", n=(int, 0))
+    made = type("Lab", (flow[state],), {})()
+    with pytest.raises(ValueError, match="structured state") as caught:
+        made._initialize_state({"n": "many"})
+    assert flows.misfit(caught.value).startswith("n: Input should be a valid integer")
+    assert "self._initialize_state(" in inspect.getsource(flow.kickoff_async)
+
+
+def test_whom_a_flow_asks():
+    """`flows.py` knows the terminal's providers by their names."""
+    asked = flow_of()
+    assert asked._resolve_input_provider().__class__.__name__ == "ConsoleProvider"
+    assert flows.asks_at_terminal(asked)
+    config = importlib.import_module("crewai.flow.flow_config").flow_config
+    config.input_provider = object()
+    try:
+        assert not flows.asks_at_terminal(asked)
+    finally:
+        config.input_provider = None
+
+
+def test_a_method_starts_and_ends_in_one_context(bus, tap):
+    """By it `flows.py` knows which call of a method has ended; the method's own code is in a copy of it."""
+    place: contextvars.ContextVar[str] = contextvars.ContextVar("place")
+    seen = []
+
+    def sink(source, event):
+        if event.type == "method_execution_started":
+            place.set(event.method_name)
+        elif event.type == "method_execution_finished":
+            seen.append(place.get())
+
+    tap(sink)
+    alone(flow_of(begin=lambda self: seen.append(place.get())).kickoff)
+    assert seen == ["begin", "begin"]
+
+
+def test_outputs_have_the_names_that_are_looked_for():
+    modules = ["crewai.crews.crew_output", "crewai.tasks.task_output", "crewai.lite_agent_output"]
+    names = ["CrewOutput", "TaskOutput", "LiteAgentOutput"]
+    assert set(names) == wire.OUTPUTS
+    for module, name in zip(modules, names, strict=True):
+        assert "raw" in getattr(importlib.import_module(module), name).model_fields
+
+
+@since("1.15.0", "declarative flows")
+def test_a_script_in_a_declaration_names_the_variable_that_allows_it(monkeypatch):
+    monkeypatch.delenv("CREWAI_ALLOW_FLOW_SCRIPT_EXECUTION", raising=False)
+    declaration = {
+        "schema": "crewai.flow/v1",
+        "name": "Lab",
+        "methods": {"one": {"start": True, "do": {"call": "script", "code": "return 1"}}},
+    }
+    with pytest.raises(RuntimeError, match="CREWAI_ALLOW_FLOW_SCRIPT_EXECUTION=1"):
+        importlib.import_module("crewai.flow.flow").Flow.from_declaration(contents=declaration)

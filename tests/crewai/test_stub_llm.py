@@ -169,6 +169,7 @@ def test_human_feedback_in_a_flow_is_understood(pointed, monkeypatch, said, outc
     assert Review().kickoff() == outcome
 
 
+@since("1.15.2", "declarative flows that put the state into an agent's input")
 @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "openai/o1"], ids=["native", "react"])
 @pytest.mark.parametrize(
     ("topic", "last"), [("the tide", "write_followup"), ("nothing to do, it is done", "close")]
@@ -341,6 +342,7 @@ def test_the_classic_example_runs_from_end_to_end(base_url, tmp_path):
         "CREWAI_DISABLE_TELEMETRY": "true",
         "CREWAI_TRACING_ENABLED": "false",
         "CREWAI_DISABLE_VERSION_CHECK": "true",
+        "CREWAI_TESTING": "true",
         "PYTHONPATH": os.pathsep.join([str(project / "src"), str(REPOSITORY / "src")]),
     }
     (tmp_path / "home").mkdir()

@@ -163,7 +163,7 @@ def test_one_run_with_a_hanging_step_url_and_healthy_others(tmp_path):
     """The lanes of a run do not wait for each other; its crew event does, up to crew_wait."""
 
     async def story():
-        limits = DispatchLimits(per_origin=16, crew_wait=500_000)
+        limits = DispatchLimits(per_origin=16, crew_wait=3_000_000)
         async with Subscriber(by_path) as shared, node(tmp_path, limits) as w:
             origin = f"http://127.0.0.1:{shared.port}"
             run = await w.run(step=f"{origin}/hang", task=f"{origin}/ok", crew=f"{origin}/ok/crew")

@@ -88,6 +88,7 @@ class Host:
 
     def __init__(self, python: str, variables: Mapping[str, str]) -> None:
         self.python = python
+        self.memory = False  # whether it also loads what CrewAI's memory needs, a second's work
         self._variables = dict(variables)
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
@@ -156,6 +157,7 @@ class Host:
                 str(BOOT),
                 "--control-fd",
                 str(theirs.fileno()),
+                *(["--memory"] if self.memory else []),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 env=self._variables,

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_STARTS = ("kickoff", "main", "run")
 _KICKOFFS = frozenset({"kickoff", "kickoff_async", "akickoff", "kickoff_for_each", "kickoff_for_each_async"})
 MAX_SOURCE_BYTES = 1024 * 1024
 
@@ -17,6 +18,7 @@ class Outline:
 
     crew_classes: list[str] = field(default_factory=list)
     flow_classes: list[str] = field(default_factory=list)
+    started_flow: str = ""  # the one that the module itself makes, where it kicks one off
     values: list[str] = field(default_factory=list)
     makers: list[str] = field(default_factory=list)
     starters: list[str] = field(default_factory=list)
@@ -60,8 +62,36 @@ def outline(file: Path) -> Outline:
         if not isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             found.kicks_off |= any(_calls(node, kicking) for node in ast.walk(statement))
     guarded = any(_is_guard(statement) for statement in tree.body)
+    found.started_flow = _started_flow(tree.body, flows, found.flow_classes)
     found.script = found.kicks_off or (guarded and any(_calls(node, _KICKOFFS) for node in ast.walk(tree)))
     return found
+
+
+def _started_flow(body: list[ast.stmt], flows: set[str], leaves: list[str]) -> str:
+    """The one flow that is made by `kickoff()` (or `main()`, `run()`), or below `if __name__ ...`, or at the top level; else
+    the one that no other makes inside.
+    """
+    functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    starts: list[ast.stmt] = [functions[name] for name in _STARTS if name in functions]
+    starts += [node for node in body if _is_guard(node)]
+    starts += [
+        node
+        for node in body
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not _is_guard(node)
+    ]
+    for start in starts:
+        made = {name for name in flows if any(_calls(node, {name}) for node in ast.walk(start))}
+        if len(made) == 1:
+            return made.pop()
+    inner = {
+        name
+        for node in body
+        if isinstance(node, ast.ClassDef) and node.name in flows
+        for name in flows
+        if name != node.name and any(_calls(part, {name}) for part in ast.walk(node))
+    }
+    left = [name for name in leaves if name not in inner]
+    return left[0] if inner and len(left) == 1 else ""
 
 
 def _guess(file: Path) -> Outline:

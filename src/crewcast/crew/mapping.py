@@ -18,11 +18,12 @@ _THOUGHT_LABEL = re.compile(r"^\s*Thought\s*:\s*", re.IGNORECASE)
 
 @dataclass(slots=True)
 class Mapping:
-    """Maps the raw events of one run in their order; knows which tasks have had a step."""
+    """Maps the raw events of one run in their order; knows which tasks have had a step, and what agents said last."""
 
     kickoff_id: str
     meta: JSON | None = None
     _stepped: set[str] = field(default_factory=set)
+    _said: dict[tuple[str | None, str | None], str] = field(default_factory=dict)
 
     def drafts(self, raw: JSON) -> list[Draft]:
         """The webhook events that a raw event stands for: none, one or more."""
@@ -42,7 +43,12 @@ class Mapping:
                 return self._tool_started(raw)
             case "tool_usage_finished" | "tool_usage_error":
                 return self._tool_ended(raw)
-            case "tool_validate_input_error" | "tool_selection_error":
+            case (
+                "tool_validate_input_error"
+                | "tool_selection_error"
+                | "tool_failure_detected"
+                | "agent_logs_execution"
+            ):
                 # A call that never started: told as a call and its result, so that each has the other.
                 return [*self._tool_started(raw), *self._tool_ended(raw)]
             case "task_completed":
@@ -61,12 +67,15 @@ class Mapping:
         text = raw.get("response")
         if not isinstance(text, str) or raw.get("call_type") == "tool_call":
             return []
-        thought = thought_of(text)
+        thought = self._said[_speaker(raw)] = thought_of(text)
         return [self._step(raw, "thought", content=thought)] if thought else []
 
     def _plan(self, raw: JSON) -> list[Draft]:
         plan = raw.get("plan")
-        return [self._step(raw, "thought", content=plan)] if plan else []
+        if not plan or _unlabelled(plan) == self._said.get(_speaker(raw)):
+            # A model that wrote the plan as plain text has been heard.
+            return []
+        return [self._step(raw, "thought", content=plan)]
 
     def _tool_started(self, raw: JSON) -> list[Draft]:
         tool, arguments = raw.get("tool", ""), tool_input(raw.get("args"))
@@ -99,6 +108,7 @@ class Mapping:
         return [*drafts, self._task(raw, "error", raw.get("error"))]
 
     def _task(self, raw: JSON, status: str, output: str | None) -> Draft:
+        self._said = {speaker: text for speaker, text in self._said.items() if speaker[0] != raw["task_id"]}
         return webhooks.task_completed(
             self.kickoff_id,
             raw["task_id"],
@@ -111,17 +121,25 @@ class Mapping:
         )
 
 
+def _speaker(raw: JSON) -> tuple[str | None, str | None]:
+    return raw.get("task_id"), raw.get("agent")
+
+
 def thought_of(response: str) -> str:
     """What the model thought: its text without ReAct's labels, up to its action or final answer.
 
     A text that has only a final answer is the thought itself: an agent without tools says no more.
     """
     marker = _AFTER_THOUGHT.search(response)
-    thought = _THOUGHT_LABEL.sub("", response[: marker.start()] if marker else response).strip()
+    thought = _unlabelled(response[: marker.start()] if marker else response)
     if thought or marker is None:
         return thought
     label = marker.group().strip().lower()
     return response[marker.end() :].strip() if label.startswith("final") else ""
+
+
+def _unlabelled(text: str) -> str:
+    return _THOUGHT_LABEL.sub("", text).strip()
 
 
 def tool_input(arguments: Any) -> JSON:

@@ -77,9 +77,10 @@ def unrecognised(text: str, problem: UsageError) -> Project:
 
 def likely_inputs(project: Project) -> list[str]:
     """The names in braces in the project's YAML or JSON, for an example before CrewAI has loaded and knows."""
-    root = Path(project.root)
+    root, given = Path(project.root), set[str]()
     if project.kind == "json":
         files = [root / project.definition, *root.glob("agents/*.json*")]
+        given = _defaults(root / project.definition)
     elif project.kind == "classic":
         files = [*Path(root, project.source, *project.module.split(".")[:-1]).glob("config/*.y*ml")]
     else:
@@ -90,7 +91,17 @@ def likely_inputs(project: Project) -> list[str]:
             found.update(re.findall(r"\{([A-Za-z_][A-Za-z0-9_-]*)\}", file.read_text("utf-8", "replace")))
         except OSError:
             continue
-    return sorted(found)
+    return sorted(found - given)
+
+
+def _defaults(definition: Path) -> set[str]:
+    """The inputs that a JSON crew has a default for, as far as its text shows them: comments make it no JSON."""
+    try:
+        text = definition.read_text("utf-8", "replace")
+    except OSError:
+        return set()
+    block = re.search(r'"inputs"\s*:\s*\{([^{}]*)\}', text)
+    return set(re.findall(r'"([^"\n]+)"\s*:', block[1])) if block else set()
 
 
 def crew_name(text: str) -> str:
@@ -248,7 +259,10 @@ def _by_class(
         return None
     if len(hits) > 1:
         raise _ambiguous(root, [(module, name) for module in hits for name in classes(module.found)])
-    return _python(root, kind, hits[0].file, hits[0].source, hits[0].found)
+    found, name = hits[0].found, ""
+    if kind == "flow" and found.started_flow and found.flow_classes != [found.started_flow]:
+        name = found.started_flow
+    return _python(root, kind, hits[0].file, hits[0].source, found, name)
 
 
 def _by_hand(root: Path, modules: list[_Module], names: Callable[[Outline], list[str]]) -> Project | None:

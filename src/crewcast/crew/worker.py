@@ -320,6 +320,8 @@ def _told(message: JSON) -> str:
             return f"the project did not load: {error}"
         case "input":
             return f"an input is missing: {error}"
+        case "invalid":
+            return f"an input is invalid: {error}"
         case _:
             return error
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from crewcast.core.event import Channel, Event
+from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
 from crewcast.core.origin import Health
 from crewcast.core.run import Run
@@ -98,18 +99,6 @@ class OriginRow(Struct, frozen=True):
     events: int
 
 
-class Secret(Struct, frozen=True):
-    """A signing secret, sealed; of one origin, or with `""` the server's master secret.
-
-    Of those with the same origin the newest signs, and the others sign beside it until they expire.
-    """
-
-    origin: str
-    sealed: bytes
-    created_at: int
-    expires_at: int | None = None
-
-
 class Removal(StrEnum):
     """What came of `delete_run`."""
 
@@ -124,7 +113,6 @@ class Hint(StrEnum):
     QUEUED = "queued"  # a run can be claimed; the run's id
     EVENTS = "events"  # a run's log, state or lanes moved on; the run's id
     ORIGIN = "origin"  # an origin's health was reset; the origin
-    KEYS = "keys"  # a signing secret was added; its origin, `""` for the master secret
 
 
 HintListener = Callable[[Hint, str], None]
@@ -329,20 +317,6 @@ class Store(Protocol):
         How many became due: called again until it says 0. Lanes that are due already stay in their order.
         """
 
-    # --- secrets ----------------------------------------------------------------------------
-
-    async def add_secret(
-        self, origin: str, sealed: bytes, now: int, overlap: int, before: bytes | None = None
-    ) -> None:
-        """Adds the newest secret of an origin (`""`: the master secret); those before it expire.
-
-        They do so at `now + overlap`, or earlier if they were to. `before` is the one that signed until
-        now if none was ever added: it is stored with the new one. What has expired is removed.
-        """
-
-    async def secrets(self, now: int) -> list[Secret]:
-        """Those that have not expired: by origin, the oldest first."""
-
     # --- retention --------------------------------------------------------------------------
 
     async def expire(self, before: int, limit: int) -> list[str]:
@@ -361,6 +335,26 @@ class Store(Protocol):
         """Removes at most `limit` rows of hidden runs, and says how many; 0 when nothing is left.
 
         A hidden run's row goes last, so a crash in between leaves it to be gone on with.
+        """
+
+    # --- rotation ---------------------------------------------------------------------------
+
+    async def rotations(self) -> list[Rotation]:
+        """Every rotation so far, the oldest first."""
+
+    async def rotate(self, origin: str, now: int, until: int) -> Rotation | None:
+        """Begins the next generation of an origin's secrets, or of all with `EVERY_ORIGIN`.
+
+        None, and nothing is written, if too many would be in force at once. See `core.generation.Rotations.next`.
+        """
+
+    async def key_fingerprint(self) -> bytes | None:
+        """Which master key this store's secrets derive from, if that is noted."""
+
+    async def bind_key(self, fingerprint: bytes, *, replace: bool = False) -> bytes:
+        """Notes which master key this store's secrets derive from, if none is noted or with `replace`.
+
+        The fingerprint that is noted afterwards.
         """
 
     # --- node -------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Origins: claims that pass over them, lanes parked for them, what is known of them; and their secrets."""
 
-import asyncio
-
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -10,7 +8,7 @@ from crewcast.core.event import Channel
 from crewcast.core.lane import Lane
 from crewcast.core.origin import Breaker, Health
 from crewcast.core.run import Run
-from crewcast.store.protocol import Hint, OriginRow, Secret, Store
+from crewcast.store.protocol import Hint, OriginRow, Store
 from tests.contract.store.world import (
     ALL,
     BUSY,
@@ -255,43 +253,3 @@ async def test_a_reset_forgets_and_makes_what_waits_due(store: Store):
         made[4].id,
         *(run.id for run in made[:3]),
     ]
-
-
-# --- secrets --------------------------------------------------------------------------------
-
-DAY = 86_400 * SECOND
-
-
-async def test_a_secret_overlaps_with_those_before_it(store: Store):
-    await store.add_secret(A, b"two", NOW, DAY, before=b"one")
-    assert await store.secrets(NOW) == [Secret(A, b"one", 0, NOW + DAY), Secret(A, b"two", NOW)]
-    assert await store.secrets(NOW + DAY - 1) == await store.secrets(NOW)
-    assert await store.secrets(NOW + DAY) == [Secret(A, b"two", NOW)]
-    await store.add_secret(A, b"three", NOW + 9, 3 * DAY, before=b"not this")
-    assert await store.secrets(NOW + 9) == [
-        Secret(A, b"one", 0, NOW + DAY),
-        Secret(A, b"two", NOW, NOW + 9 + 3 * DAY),
-        Secret(A, b"three", NOW + 9),
-    ]
-    await store.add_secret(A, b"four", NOW + 10, 0)
-    assert await store.secrets(NOW + 10) == [Secret(A, b"four", NOW + 10)]
-
-
-async def test_each_origin_and_the_master_secret_have_their_own(store: Store):
-    heard = Heard(store)
-    await store.add_secret("", b"master", NOW, DAY)
-    await store.add_secret(B, b"b", NOW, DAY)
-    await store.add_secret("", b"master2", NOW, DAY)
-    assert [(one.origin, one.sealed) for one in await store.secrets(NOW)] == [
-        ("", b"master"),
-        ("", b"master2"),
-        (B, b"b"),
-    ]
-    assert heard.take() == [(Hint.KEYS, ""), (Hint.KEYS, B), (Hint.KEYS, "")]
-
-
-async def test_secrets_added_at_once_leave_one_that_signs(store: Store):
-    await asyncio.gather(*(store.add_secret("", b"%d" % n, NOW, DAY) for n in range(9)))
-    found = await store.secrets(NOW)
-    assert [one.sealed for one in found] == [b"%d" % n for n in range(9)]
-    assert [one.expires_at for one in found] == [NOW + DAY] * 8 + [None]

@@ -31,7 +31,16 @@ from tests.contract.store.world import (
 )
 
 # For people who ask, and for a node that starts: as much work as there is to tell.
-TELLS_ALL = {"origins", "health", "secrets", "forget_secrets", "expire_secrets", "newest_secret"}
+TELLS_ALL = {
+    "origins",
+    "health",
+    "secrets",
+    "forget_secrets",
+    "expire_secrets",
+    "newest_secret",
+    "rotations",
+    "master_key",
+}
 # From one to the next in an index that holds nothing else: its first entry is all that is read, or each entry
 # is a result.
 HEADS = {"queued_runs", "running_runs", "hidden_run", "void_leases", "renew_lanes"}

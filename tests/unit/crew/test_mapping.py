@@ -67,7 +67,9 @@ def test_native_calls_are_a_call_and_a_result():
     ) == [{"type": "tool_result", "tool": "add", "input": {"a": 1}, "output": "no b"}]
 
 
-@pytest.mark.parametrize("kind", ["tool_validate_input_error", "tool_selection_error"])
+@pytest.mark.parametrize(
+    "kind", ["tool_validate_input_error", "tool_selection_error", "tool_failure_detected"]
+)
 def test_a_call_that_never_started_is_told_with_its_result(kind):
     found = steps(Mapping(KICKOFF), raw(kind, mode="native", tool="nope", args={}, error="no such tool"))
     assert [step["type"] for step in found] == ["tool_call", "tool_result"]
@@ -136,4 +138,44 @@ def test_what_has_no_place_in_the_document_is_left_out(kind):
 def test_a_plan_is_a_thought():
     assert steps(Mapping(KICKOFF), raw("agent_reasoning_completed", plan="1. look")) == [
         {"type": "thought", "content": "1. look"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("response", "call_type", "who", "told"),
+    [
+        ("1. look", "llm_call", {}, False),
+        ("Thought: 1. look\n", "llm_call", {}, False),
+        ("1. look\n2. see", "llm_call", {}, True),
+        ("1. look", "tool_call", {}, True),
+        ("1. look", "llm_call", {"agent": "Writer"}, True),
+        ("1. look", "llm_call", {"task_id": "write"}, True),
+    ],
+)
+def test_a_plan_that_its_agent_has_just_said_is_told_once(response, call_type, who, told):
+    mapping = Mapping(KICKOFF)
+    mapping.drafts(raw("llm_call_completed", response=response, call_type=call_type, **who))
+    assert bool(steps(mapping, raw("agent_reasoning_completed", plan="1. look"))) is told
+
+
+def test_a_plan_of_which_a_part_was_told_is_told_whole():
+    mapping, plan = Mapping(KICKOFF), "1. look\nAction: see"
+    assert steps(mapping, raw("llm_call_completed", response=plan, call_type="llm_call")) == [
+        {"type": "thought", "content": "1. look"}
+    ]
+    assert steps(mapping, raw("agent_reasoning_completed", plan=plan)) == [
+        {"type": "thought", "content": plan}
+    ]
+
+
+def test_a_react_step_whose_tool_never_ran_is_told_whole():
+    acted = raw("agent_logs_execution", mode="react", tool="search", args='{"q": 1}', output="not again")
+    found = [
+        (step["type"], step.get("output", step.get("content"))) for step in steps(Mapping(KICKOFF), acted)
+    ]
+    assert found == [
+        ("action", "Use search"),
+        ("tool_call", None),
+        ("tool_result", "not again"),
+        ("observation", "not again"),
     ]

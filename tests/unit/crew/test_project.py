@@ -228,3 +228,48 @@ def test_crews_see_none_of_our_variables():
         {"CREWCAST_TOKEN": "x", "HOME": "/h", "PATH": "/bin", "VIRTUAL_ENV": "/v"}, "/p/bin/python"
     )
     assert seen == {"HOME": "/h", "PATH": "/p/bin:/bin"}
+
+
+def test_the_example_command_of_a_json_crew_leaves_out_what_has_a_default(tmp_path):
+    definition = '{\n  // {not} one\n  "tasks": [{"description": "{pupils} without {avoid}"}],\n  "inputs": {"avoid": "nuts"}\n}\n'
+    found = discover(
+        project(tmp_path, {"crew.jsonc": definition, "agents/a.jsonc": '{"role": "{topic} cook"}'})
+    )
+    assert likely_inputs(found) == ["not", "pupils", "topic"]
+
+
+TWO_FLOWS = """
+from crewai.flow.flow import Flow
+class First(Flow[dict]): ...
+class Second(Flow[dict]): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "served"),
+    [
+        ("", ""),
+        ("def kickoff():\n    flow = Second()\n    flow.kickoff()\n", "Second"),
+        ("async def main():\n    await Second(name='x').kickoff_async()\n", "Second"),
+        ("def plot():\n    First().plot()\ndef kickoff():\n    Second().kickoff()\n", "Second"),
+        ("if __name__ == '__main__':\n    Second().kickoff()\n", "Second"),
+        ("Second().kickoff()\n", "Second"),
+        # Both are made: neither is meant more than the other.
+        ("def kickoff():\n    First().kickoff()\n    Second().kickoff()\n", ""),
+        # What another one makes is a part of it.
+        (
+            "class Third(Flow):\n    def go(self):\n        First().kickoff()\n        Second().kickoff()\n",
+            "Third",
+        ),
+        # The one that is started, although another starts from it.
+        ("class Third(First): ...\ndef kickoff():\n    First().kickoff()\n", "First"),
+    ],
+)
+def test_of_several_flows_the_one_is_served_that_the_module_starts(tmp_path, code, served):
+    found = discover(project(tmp_path, {"main.py": TWO_FLOWS + code}))
+    assert (found.kind, found.object) == ("flow", served)
+
+
+def test_the_only_flow_needs_no_name(tmp_path):
+    code = FLOW_CLASS + "class Leaf(Own): ...\ndef kickoff():\n    Leaf().kickoff()\n"
+    assert discover(project(tmp_path, {"main.py": code})).object == ""

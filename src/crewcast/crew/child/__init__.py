@@ -13,6 +13,7 @@ CrewAI, the syntax of Python 3.10, and no import from `crewcast`. `boot.py` load
     project.py   from a folder to a crew
     tasks.py     stable task ids, what is finished
     tools.py     each started tool call ends in exactly one result
+    threads.py   a thread works for the task that had it work
     events.py    CrewAI's events as lines
     stub.py      every LLM of the project on an offline one
     errors.py    an exception as the project's developer wants to read it

@@ -24,7 +24,7 @@ def advice(error: BaseException, message: str, root: str) -> str:
         return "it reads from a terminal, and a server has none"
     extra = EXTRA.search(message)
     if extra is not None:
-        return "install it for this project: " + _pip("'" + extra.group(1) + "'")
+        return "install it for this project: " + pip("'" + extra.group(1) + "'")
     keys = sorted(set(KEY.findall(message)))
     if keys and (MISSING.search(message) or isinstance(error, KeyError)):
         return _set_keys(keys)
@@ -98,13 +98,14 @@ def _set_keys(keys: list[str]) -> str:
 
 def _install(module: str, root: str) -> str:
     if Path(root, "requirements.txt").is_file():
-        return _pip("-r " + str(Path(root, "requirements.txt")))
+        return pip("-r " + str(Path(root, "requirements.txt")))
     if Path(root, "pyproject.toml").is_file():
-        return _pip(root)
-    return _pip(module.partition(".")[0]) + " (or whatever the package with this module is called)"
+        return pip(root)
+    return pip(module.partition(".")[0]) + " (or whatever the package with this module is called)"
 
 
-def _pip(what: str) -> str:
+def pip(what: str) -> str:
+    """The command that installs for this interpreter, in backticks."""
     # An environment that uv made has no pip in it.
     has_pip = importlib.util.find_spec("pip") is not None
     installer = (

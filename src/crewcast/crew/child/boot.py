@@ -1,4 +1,4 @@
-"""Run by a project's interpreter: `PYTHON boot.py --control-fd N`."""
+"""Run by a project's interpreter: `PYTHON boot.py --control-fd N [--memory]`."""
 
 import argparse
 import importlib.util
@@ -24,12 +24,13 @@ def load_package(directory: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="crewcast-child")
     parser.add_argument("--control-fd", type=int, required=True)
-    control_fd: int = parser.parse_args().control_fd
+    parser.add_argument("--memory", action="store_true")
+    arguments = parser.parse_args()
     # A project may read the command line when it is imported; ours is none of its business.
     sys.argv[:] = ["crewcast"]
     load_package(Path(__file__).resolve().parent)
     host = importlib.import_module(PACKAGE + ".host")
-    status: int = host.serve(control_fd)
+    status: int = host.serve(arguments.control_fd, memory=arguments.memory)
     return status
 
 

@@ -14,6 +14,9 @@ KICKOFFS = (
     "akickoff_for_each",
 )
 
+# The flows that CrewAI itself is made of, by their modules: a release before 1.15.15 does not mark them.
+MACHINERY = ("crewai.experimental.agent_executor", "crewai.memory.encoding_flow", "crewai.memory.recall_flow")
+
 
 class KickedOff(BaseException):
     """Leaves the project's code at its kickoff. No Exception: scripts catch those and print them."""
@@ -33,16 +36,12 @@ def stopped_at_kickoff() -> Iterator[Captured]:
     classes = [importlib.import_module("crewai").Crew, importlib.import_module("crewai.flow.flow").Flow]
     replaced: list[tuple[Any, str, Any]] = []
 
-    def stop(self: Any, *_args: Any, **_inputs: Any) -> Any:
-        if captured.value is None:
-            captured.value = self
-        raise KickedOff
-
-    for owner in classes:
+    # A class may have its kickoff from another that it starts from.
+    for owner in dict.fromkeys(base for each in classes for base in each.__mro__):
         for name in KICKOFFS:
             if name in vars(owner):
                 replaced.append((owner, name, vars(owner)[name]))
-                setattr(owner, name, stop)
+                setattr(owner, name, _stopping(vars(owner)[name], captured))
     try:
         yield captured
     except BaseException:
@@ -52,3 +51,20 @@ def stopped_at_kickoff() -> Iterator[Captured]:
     finally:
         for owner, name, method in replaced:
             setattr(owner, name, method)
+
+
+def is_machinery(class_: type) -> bool:
+    """Whether this is a flow that CrewAI itself is made of."""
+    return bool(getattr(class_, "is_crewai_internal", class_.__module__ in MACHINERY))
+
+
+def _stopping(method: Any, captured: Captured) -> Any:
+    def stop(self: Any, *args: Any, **inputs: Any) -> Any:
+        if is_machinery(type(self)):
+            # An agent and a memory are flows inside; a project may use one on its way to its crew.
+            return method(self, *args, **inputs)
+        if captured.value is None:
+            captured.value = self
+        raise KickedOff
+
+    return stop

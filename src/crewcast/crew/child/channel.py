@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 import threading
 from typing import Any
 
@@ -46,10 +47,11 @@ class Channel:
         self._lines = Lines(sock)
         self._write_lock = threading.Lock()
         self._ending = False
-        self._closed = False
+        self.closed = False
         self._sent = 0
         self._acknowledged = 0
         self._acknowledgement = threading.Condition()
+        os.register_at_fork(after_in_child=self._forget)
 
     def job(self) -> dict[str, Any] | None:
         """The first line. From then on `listen` reads."""
@@ -63,15 +65,19 @@ class Channel:
         with self._write_lock:
             self._write(message)
 
-    def send_and_wait(self, message: dict[str, Any]) -> None:
-        """Send with a number, and return when the server has acknowledged it.
-
-        Acknowledging n acknowledges everything before it: the server commits a channel's lines in order.
-        """
+    def send_numbered(self, message: dict[str, Any]) -> int:
+        """Send with a number, for `wait`."""
         with self._write_lock:
             self._sent += 1
             number = self._sent
             self._write({**message, "sync": number})
+        return number
+
+    def wait(self, number: int) -> None:
+        """Return when the server has acknowledged this line.
+
+        Acknowledging n acknowledges everything before it: the server commits a channel's lines in order.
+        """
         with self._acknowledgement:
             self._acknowledgement.wait_for(lambda: self._acknowledged >= number)
 
@@ -81,10 +87,16 @@ class Channel:
             # From here on the server may close: it has heard all.
             self._ending = True
             self._write(message)
-            self._closed = True
+            self.closed = True
+
+    def _forget(self) -> None:
+        """In a process that the project forks: what it says is none of the run's, and the channel ends without it."""
+        self._write_lock, self._acknowledgement = threading.Lock(), threading.Condition()
+        self.closed, self._acknowledged = True, sys.maxsize
+        self._sock.close()
 
     def _write(self, message: dict[str, Any]) -> None:
-        if self._closed:
+        if self.closed:
             return
         line = encode(message)
         try:

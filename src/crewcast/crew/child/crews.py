@@ -4,12 +4,15 @@ import importlib
 import re
 from typing import Any
 
+from . import errors
 from .tasks import role_of, stable_ids
-from .wire import as_text
+from .wire import as_text, text
 
 # CrewAI's own pattern of what it interpolates (crewai/utilities/string_utils.py).
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_\-]*)}")
+# Where it fills them in.
+OF_A_TASK = ("description", "expected_output", "output_file")
+OF_AN_AGENT = ("role", "goal", "backstory")
 
 
 def is_crew(value: Any) -> bool:
@@ -17,13 +20,18 @@ def is_crew(value: Any) -> bool:
 
 
 def inputs_of(crew: Any) -> list[str]:
-    """The names in braces, sorted."""
-    # CrewAI lists whatever stands in braces, samples of JSON too; it fills in only these names.
-    names = {name for name in crew.fetch_inputs() if VARIABLE.fullmatch(name)}
-    for task in crew.tasks:
-        # Filled in like the texts, and not listed by CrewAI.
-        names.update(PLACEHOLDER.findall(getattr(task, "output_file", None) or ""))
-    return sorted(names)
+    """The names in braces that CrewAI fills in, sorted.
+
+    Its own `fetch_inputs` takes braces of JSON samples for names, misses a name inside of them, and the files.
+    """
+    texts = [getattr(task, name, None) for task in crew.tasks for name in OF_A_TASK]
+    texts += [getattr(agent, name, None) for agent in crew.agents for name in OF_AN_AGENT]
+    return sorted({name for written in texts for name in PLACEHOLDER.findall(written or "")})
+
+
+def is_missing_input(error: BaseException) -> bool:
+    """Whether CrewAI failed for want of an input, and not for a value that it does not take."""
+    return errors.has_frame(error, "_interpolate_inputs") and "template variable" in text(error).lower()
 
 
 def tasks_of(crew: Any) -> list[dict[str, Any]]:

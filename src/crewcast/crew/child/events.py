@@ -6,18 +6,26 @@ function to `EXTRACTORS`: it copies what is needed (events are live objects) and
 
 import importlib
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from .channel import Channel
-from .flows import Methods
+from .flows import Methods, asks_at_terminal
 from .tasks import TaskBook, role_of
 from .tools import Call, OpenCalls
 from .wire import as_text, text
 
 Fields = dict[str, Any]
+
+LEFT = "cancelled: the run went on without it"
+
+
+# CrewAI has a model write its plan as the arguments of this function; `agent_reasoning_completed` brings it.
+PLAN_FUNCTION = "create_reasoning_plan"
 
 
 class Refused(BaseException):
@@ -27,60 +35,115 @@ class Refused(BaseException):
 class Sink:
     """Hears every event. It raises nothing but Refused: CrewAI would take that for the agent's failure and try again.
 
-    `flow` is the flow that is run, if it is one: its crews' tasks and its methods are the run's tasks.
+    `flow` is the flow that is run, if it is one: its crews' tasks and its methods are the run's tasks. `refuse` tells
+    the server that the run ends; from then on each event raises, so that no thread of the project goes on. Make it in
+    the thread that kicks off.
     """
 
-    def __init__(self, channel: Channel, book: TaskBook, flow: Any = None) -> None:
+    def __init__(
+        self, channel: Channel, book: TaskBook, flow: Any = None, refuse: Callable[[str], None] | None = None
+    ) -> None:
         self.book = book
         self.flow = flow
+        self.refusal: str | None = None
         self.methods = Methods(book)
         self.calls = OpenCalls()
         self._channel = channel
+        # Lines leave in the order in which what they tell was noted here: no step slips in behind the end of its task.
+        self._order = threading.RLock()
+        self._over = False
+        self._refuse = refuse
 
     def __call__(self, source: Any, event: Any) -> None:
+        if self.refusal is not None:
+            raise Refused(self.refusal)
+        extract = EXTRACTORS.get(event.type)
+        if extract is None or self._channel.closed:
+            return
+        number = None
         try:
-            extract = EXTRACTORS.get(event.type)
-            fields = extract(self, source, event) if extract is not None else None
-            if fields is not None:
-                self._send(fields.pop("type", event.type), fields)
+            with self._order:
+                fields = None if self._over else extract(self, source, event)
+                if fields is not None:
+                    number = self._send(fields.pop("type", event.type), fields)
+        except Refused as refused:
+            self._end(refused)
+            raise
         except Exception:
             sys.stderr.write("crewcast: an event of CrewAI could not be read\n")
             traceback.print_exc()
+        if number is not None:
+            self._channel.wait(number)
 
-    def place(self, uuid: Any) -> str | None:
-        """The task that an event belongs to: its own; for delegated work and nested crews the one around it; else
-        the flow's method. In a thread that inherited no context, what is at work.
+    def place(self, uuid: Any, agent: str | None) -> str | None:
+        """The task that an event belongs to: the one around it (CrewAI names another for delegated work, and where tasks
+        side by side share an agent); else its own; else the flow's method. None if it belongs to none, or that one has
+        ended.
         """
-        task_id = self.book.known(uuid) or self.book.current()
-        if task_id is not None:
-            return task_id
-        if not self.methods.inside() and (task_id := self.book.newest()) is not None:
-            return task_id
+        task_id = self.book.current() or self.book.known(uuid)
+        if task_id is not None and self.book.has_started(task_id):
+            return None if self.book.is_over(task_id) else task_id
         method = self.methods.current()
-        if method is None:
+        if method is None or self.methods.in_crew():
+            # What a crew does around its tasks (its planning) is no work of the method.
             return None
         method.stepped = True
+        if agent is not None:
+            method.agents.add(agent)
         return method.task_id()
 
     def nested(self) -> bool:
-        """Whether this code runs inside a task, in a tool say."""
-        return self.book.current() is not None or (
-            not self.methods.inside() and self.book.newest() is not None
+        """Whether this code runs inside a task, in a tool say, or is left over from one."""
+        return bool(self.book.current())
+
+    def at_work(self, agent: str | None) -> bool:
+        """Whether a call of a model or of a function is a step: an agent's is, and what a flow's method does itself.
+
+        Others serve something else: memory, knowledge, a converter, a tool.
+        """
+        return agent is not None or (
+            not self.nested() and self.methods.current() is not None and not self.methods.in_crew()
         )
+
+    def places(self) -> list[ContextVar[Any]]:
+        """What says in a context where in the run its code belongs."""
+        return [self.book.place(), *self.methods.places()]
+
+    def close(self, why: str, *, completed: bool) -> list[dict[str, Any]]:
+        """Nothing is told from now on. What has begun gets its end: the calls, and in a run that is completed also the
+        tasks (a crew that a time limit cancelled, a method that lost a race). Returns the tasks that are done.
+        """
+        with self._order:
+            self._over = True
+            self.abandon_calls(None, why)
+            for task_id, agent in self.book.left_open() if completed else []:
+                seconds = self.book.seconds(task_id)
+                told = {"task_id": task_id, "agent": agent, "error": LEFT, "execution_time": seconds}
+                self._send("task_failed", told)
+                self.book.end(task_id)
+            return self.book.finished()
+
+    def _end(self, refused: Refused) -> None:
+        with self._order:
+            if self.refusal is None:
+                self.refusal = str(refused)
+                self.close("the run ended before the tool did", completed=False)
+                if self._refuse is not None:
+                    self._refuse(self.refusal)
 
     def abandon_calls(self, task_id: str | None, reason: str) -> None:
         """Give the calls that will never end (of one task, or of all) a result."""
         for call in self.calls.abandon(task_id):
             self._send("tool_usage_error", {**_result(call), "args": call.args, "error": reason})
 
-    def _send(self, kind: str, fields: Fields) -> None:
+    def _send(self, kind: str, fields: Fields) -> int | None:
+        """The number to wait for at the end of a task: the crew goes on when the server has committed it."""
         line = {"op": "event", "type": kind, "at": time.time_ns() // 1000}
         line.update((name, value) for name, value in fields.items() if value is not None)
         if kind in TASK_ENDS:
-            # The crew goes on when the server has committed: a task is finished when its checkpoint is.
-            self._channel.send_and_wait(line)
-        else:
-            self._channel.send(line)
+            return self._channel.send_numbered(line)
+        self._channel.send(line)
+        return None
 
 
 def listen(sink: Sink) -> None:
@@ -109,6 +172,7 @@ def listen(sink: Sink) -> None:
 
 def _crew_kickoff_started(sink: Sink, source: Any, _event: Any) -> Fields | None:
     """A crew of the flow: its tasks are the run's, unless a tool runs it."""
+    sink.methods.enter_crew()
     reviewed = [text(task.name or task.description) for task in source.tasks if task.human_input]
     if reviewed:
         raise Refused("human_input=True is not supported yet; it is set on: " + ", ".join(reviewed))
@@ -119,6 +183,22 @@ def _crew_kickoff_started(sink: Sink, source: Any, _event: Any) -> Fields | None
         method.ran_crew = True
     sink.book.add(source.tasks)
     return None
+
+
+def _crew_kickoff_ended(sink: Sink, _source: Any, _event: Any) -> None:
+    sink.methods.leave_crew()
+
+
+def _flow_input_requested(_sink: Sink, source: Any, event: Any) -> None:
+    if asks_at_terminal(source):
+        raise Refused("self.ask() is not supported yet; it is called in: " + text(event.method_name))
+
+
+def _human_feedback_requested(_sink: Sink, _source: Any, event: Any) -> None:
+    """Of a flow inside another; the run's own is refused before it begins."""
+    # The oldest releases leave the name out.
+    where = text(event.method_name or "") or "a flow inside this one"
+    raise Refused("@human_feedback is not supported yet; it is set on: " + where)
 
 
 def _method_execution_started(sink: Sink, source: Any, event: Any) -> Fields | None:
@@ -134,12 +214,18 @@ def _method_execution_finished(sink: Sink, source: Any, event: Any) -> Fields | 
     method = sink.methods.end(text(event.method_name)) if source is sink.flow else None
     if method is None or (method.ran_crew and not method.stepped):
         return None
-    task_id, seconds, output = method.task_id(), method.seconds(), as_text(event.result)
+    task_id, agent, seconds, output = (
+        method.task_id(),
+        method.agent(),
+        method.seconds(),
+        as_text(event.result),
+    )
     sink.abandon_calls(task_id, "the method ended before the tool did")
-    sink.book.finish(task_id, None, output, seconds)
+    sink.book.finish(task_id, agent, output, seconds)
     return {
         "type": "task_completed",
         "task_id": task_id,
+        "agent": agent,
         "output": output,
         "execution_time": seconds,
         "method": method.name,
@@ -149,13 +235,15 @@ def _method_execution_finished(sink: Sink, source: Any, event: Any) -> Fields | 
 def _method_execution_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
     """A method that failed is told unless a task inside it has told the failure."""
     method = sink.methods.end(text(event.method_name)) if source is sink.flow else None
-    if method is None or (method.task_failed and not method.stepped):
+    if method is None or (method.is_told(event.error) and not method.stepped):
         return None
     task_id = method.task_id()
     sink.abandon_calls(task_id, "the method failed before the tool ended")
+    sink.book.end(task_id)
     return {
         "type": "task_failed",
         "task_id": task_id,
+        "agent": method.agent(),
         "error": _error(event.error),
         "execution_time": method.seconds(),
         "method": method.name,
@@ -163,17 +251,17 @@ def _method_execution_failed(sink: Sink, source: Any, event: Any) -> Fields | No
 
 
 def _task_started(sink: Sink, source: Any, event: Any) -> Fields | None:
-    task_id = sink.book.known(event.task_id)
+    task_id = sink.book.known(_uuid(event))
     if task_id is None:
         # A crew inside a tool has tasks of its own, which are nobody's business.
         return None
-    sink.book.start(task_id)
-    return {"task_id": task_id, "agent": role_of(getattr(source, "agent", None))}
+    agent = role_of(getattr(source, "agent", None))
+    return {"task_id": task_id, "agent": agent} if sink.book.start(task_id, agent) else None
 
 
 def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
-    task_id = sink.book.known(event.task_id)
-    if task_id is None:
+    task_id = sink.book.known(_uuid(event))
+    if task_id is None or sink.book.is_over(task_id):
         return None
     sink.abandon_calls(task_id, "the task ended before the tool did")
     seconds = sink.book.seconds(task_id)
@@ -184,14 +272,14 @@ def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
 
 
 def _task_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
-    task_id = sink.book.known(event.task_id)
-    if task_id is None:
+    task_id = sink.book.known(_uuid(event))
+    if task_id is None or sink.book.is_over(task_id):
         return None
     sink.abandon_calls(task_id, "the task failed before the tool ended")
     sink.book.end(task_id)
     method = sink.methods.current()
     if method is not None:
-        method.task_failed = True
+        method.task_failed(text(event.error))
     return {
         "task_id": task_id,
         "agent": role_of(getattr(source, "agent", None)),
@@ -200,7 +288,9 @@ def _task_failed(sink: Sink, source: Any, event: Any) -> Fields | None:
     }
 
 
-def _llm_call_completed(sink: Sink, source: Any, event: Any) -> Fields:
+def _llm_call_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
+    if not sink.at_work(_agent_of(source, event)):
+        return None
     response = event.response
     return {
         **_whose(sink, source, event),
@@ -209,7 +299,10 @@ def _llm_call_completed(sink: Sink, source: Any, event: Any) -> Fields:
     }
 
 
-def _tool_usage_started(sink: Sink, source: Any, event: Any) -> Fields:
+def _tool_usage_started(sink: Sink, source: Any, event: Any) -> Fields | None:
+    if event.tool_name == PLAN_FUNCTION or not sink.at_work(_agent_of(source, event)):
+        return None
+    sink.calls.report(getattr(source, "action", None))
     call = Call(
         event.event_id, _mode(source), event.tool_name, event.tool_args, **_whose(sink, source, event)
     )
@@ -228,6 +321,16 @@ def _tool_usage_finished(sink: Sink, source: Any, event: Any) -> Fields | None:
     call = _ended_call(sink, source, event)
     if call is None:
         return None
+    if event.output is None:
+        # CrewAI says so of a tool that SystemExit or the like has left, while that passes; a None of its own is "None".
+        kind, error, _ = sys.exc_info()
+        left = "" if kind is None else " by " + kind.__name__ + ": " + text(error)
+        return {
+            **_result(call),
+            "type": "tool_usage_error",
+            "args": event.tool_args,
+            "error": "the tool was left" + left.rstrip(": "),
+        }
     outcome = {"output": text(event.output), "from_cache": bool(event.from_cache)}
     return {**_result(call), "args": event.tool_args, **outcome}
 
@@ -245,12 +348,40 @@ def _tool_refused(sink: Sink, source: Any, event: Any) -> Fields | None:
         return None
     # The event of an unknown tool has no arguments; the action that was parsed has.
     action = getattr(source, "action", None)
+    sink.calls.report(action)
     return {
         **_whose(sink, source, event),
         "mode": _mode(source),
         "tool": event.tool_name,
         "args": event.tool_args or getattr(action, "tool_input", None) or {},
         "error": _error(event.error),
+    }
+
+
+def _tool_failure_detected(sink: Sink, source: Any, event: Any) -> Fields | None:
+    """A native call whose arguments are no JSON: CrewAI reports no start of it. (All other failures have their own.)"""
+    if getattr(event.failure, "code", None) != "json_decode_error":
+        return None
+    return {
+        **_whose(sink, source, event),
+        "mode": "native",
+        "tool": event.tool_name,
+        "args": event.tool_args,
+        "error": text(event.failure.message),
+    }
+
+
+def _agent_logs_execution(sink: Sink, source: Any, event: Any) -> Fields | None:
+    """A ReAct step whose tool CrewAI answered itself, without a word: the same call again, or one that a hook forbids."""
+    action = event.formatted_answer
+    if not getattr(action, "tool", None) or not sink.calls.report(action):
+        return None
+    return {
+        **_whose(sink, source, event),
+        "mode": "react",
+        "tool": action.tool,
+        "args": action.tool_input,
+        "output": text(action.result or ""),
     }
 
 
@@ -262,6 +393,10 @@ Extractor = Callable[[Sink, Any, Any], Fields | None]
 # `tool_execution_error` is absent: CrewAI defines it and emits it nowhere. A tool that raises is a `tool_usage_error`.
 EXTRACTORS: dict[str, Extractor] = {
     "crew_kickoff_started": _crew_kickoff_started,
+    "crew_kickoff_completed": _crew_kickoff_ended,
+    "crew_kickoff_failed": _crew_kickoff_ended,
+    "flow_input_requested": _flow_input_requested,
+    "human_feedback_requested": _human_feedback_requested,
     "method_execution_started": _method_execution_started,
     "method_execution_finished": _method_execution_finished,
     "method_execution_failed": _method_execution_failed,
@@ -274,22 +409,28 @@ EXTRACTORS: dict[str, Extractor] = {
     "tool_usage_error": _tool_usage_error,
     "tool_validate_input_error": _tool_refused,
     "tool_selection_error": _tool_refused,
+    "tool_failure_detected": _tool_failure_detected,
+    "agent_logs_execution": _agent_logs_execution,
     "agent_reasoning_completed": _agent_reasoning_completed,
 }
 TASK_ENDS = frozenset({"task_completed", "task_failed"})
 
 
 def _whose(sink: Sink, source: Any, event: Any) -> dict[str, str | None]:
-    """The task and the agent of an event.
+    """The task and the agent of an event."""
+    agent = _agent_of(source, event)
+    return {"task_id": sink.place(_uuid(event), agent), "agent": agent}
 
-    The live agent comes first: some events carry the role as it was written, `{topic}` and all.
-    """
+
+def _uuid(event: Any) -> Any:
+    """Before CrewAI 1.14 the events of a task have the task and no `task_id`."""
+    return event.task_id or getattr(getattr(event, "task", None), "id", None)
+
+
+def _agent_of(source: Any, event: Any) -> str | None:
+    """The live agent comes first: some events carry the role as it was written, `{topic}` and all."""
     agent = role_of(getattr(event, "agent", None)) or role_of(getattr(source, "agent", None))
-    if agent is None and event.agent_role:
-        agent = text(event.agent_role).strip()
-    task = getattr(event, "task", None)
-    uuid = event.task_id or getattr(task, "id", None)
-    return {"task_id": sink.place(uuid), "agent": agent or role_of(getattr(task, "agent", None))}
+    return agent or text(event.agent_role or "").strip() or None
 
 
 def _mode(source: Any) -> str:

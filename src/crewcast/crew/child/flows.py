@@ -6,6 +6,7 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
+from .errors import has_frame
 from .tasks import TaskBook
 from .wire import as_text, text
 
@@ -14,20 +15,103 @@ def is_flow(value: Any) -> bool:
     return isinstance(value, importlib.import_module("crewai.flow.flow").Flow)
 
 
+def acts(flow_class: Any) -> bool:
+    """Whether the class has methods of a flow. CrewAI takes them from its own body alone, none from what it starts from."""
+    define = getattr(flow_class, "flow_definition", None)
+    if define is None:
+        # Older releases keep them here.
+        return bool(getattr(flow_class, "_start_methods", None) or getattr(flow_class, "_listeners", None))
+    try:
+        return bool(define().methods)
+    except Exception:
+        # What is wrong with them is told when an object is made.
+        return True
+
+
+def _definition(flow: Any) -> Any:
+    """What the flow consists of, where the release has such a thing; in 1.14.7 the class has it alone."""
+    definition = getattr(flow, "_definition", None)
+    define = getattr(flow, "flow_definition", None)
+    return define() if definition is None and define is not None else definition
+
+
+def begins(flow: Any) -> bool:
+    """Whether a kickoff does anything: it runs the methods that start."""
+    definition = _definition(flow)
+    if definition is None:
+        return bool(getattr(flow, "_start_methods", None))
+    return any(getattr(method, "is_start", True) for method in definition.methods.values())
+
+
 def name_of(flow: Any) -> str:
-    return text(getattr(flow, "name", None) or type(flow).__name__)
+    definition = _definition(flow)
+    return text(getattr(flow, "name", None) or getattr(definition, "name", None) or type(flow).__name__)
 
 
 def inputs_of(flow: Any) -> list[str]:
     """The fields of the flow's state, sorted, without the id that CrewAI adds. A flow requires none of them."""
-    state = flow.state
+    state = _state(flow)
     fields = state if isinstance(state, dict) else type(state).model_fields
     return sorted(text(name) for name in fields if name != "id")
 
 
+def required_of(flow: Any) -> list[str]:
+    """The fields that have no value before the inputs come: a declarative flow's schema may have some."""
+    state = _state(flow)
+    if isinstance(state, dict):
+        return []
+    fields = type(state).model_fields
+    return sorted(
+        text(name) for name, field in fields.items() if field.is_required() and name not in vars(state)
+    )
+
+
+def without_default(error: BaseException, flow_class: type) -> list[str]:
+    """The fields of the flow's state that it needs and has no default for, if that is why it cannot be made."""
+    details = getattr(error, "errors", None)
+    # A flow is a model itself, and its error has swallowed that of its state. Before 1.13 it is none.
+    of_the_state = getattr(error, "title", "") == flow_class.__name__ or has_frame(
+        error, "_create_initial_state"
+    )
+    if not callable(details) or not of_the_state:
+        return []
+    found = details()
+    if any(each["type"] != "missing" for each in found):
+        return []
+    return sorted(".".join(text(part) for part in each["loc"]) for each in found)
+
+
+def _state(flow: Any) -> Any:
+    """The state itself: releases before 1.15 show it through a proxy that hides its model."""
+    return getattr(flow, "_state", None) or flow.state
+
+
+def misfit(error: BaseException) -> str:
+    """Which inputs the state does not take, and why: pydantic's words, a line for each."""
+    cause = error.__cause__
+    details = getattr(cause, "errors", None)
+    if not callable(details):
+        return text(error)
+    return "; ".join(
+        ": ".join(
+            filter(None, [".".join(map(text, each["loc"])), text(each["msg"]).removeprefix("Value error, ")])
+        )
+        for each in details()
+    )
+
+
+def asks_at_terminal(flow: Any) -> bool:
+    """Whether `self.ask()` would ask the person at the terminal, and no provider of the project's."""
+    provider = getattr(flow, "input_provider", None)
+    if provider is None:
+        config = importlib.import_module("crewai.flow.flow_config").flow_config
+        provider = getattr(config, "input_provider", None)
+    return provider is None or type(provider).__name__ in ("ConsoleProvider", "ConsoleInputProvider")
+
+
 def takes_others(flow: Any) -> bool:
     """Whether an input that is no field of the state is kept: in a dict it is."""
-    state = flow.state
+    state = _state(flow)
     return isinstance(state, dict) or type(state).model_config.get("extra") == "allow"
 
 
@@ -52,7 +136,7 @@ def kick_off(flow: Any, inputs: dict[str, Any]) -> tuple[str, Any]:
 
 
 def _methods(flow: Any) -> dict[str, Any]:
-    definition = getattr(flow, "_definition", None)
+    definition = _definition(flow)
     methods = getattr(definition, "methods", None) or getattr(flow, "_methods", {})
     return {text(name): method for name, method in methods.items()}
 
@@ -71,8 +155,9 @@ class MethodCall:
     def __init__(self, name: str, book: TaskBook) -> None:
         self.name = name
         self.ran_crew = False
-        self.task_failed = False
         self.stepped = False
+        self.agents: set[str] = set()
+        self._told_failures: set[str] = set()
         self._book = book
         self._began = time.monotonic()
         self._id: str | None = None
@@ -81,11 +166,30 @@ class MethodCall:
     def task_id(self) -> str:
         with self._lock:
             if self._id is None:
-                self._id = self._book.claim(self.name)
+                self._id = self._book.claim(self.name, self._began)
             return self._id
+
+    def agent(self) -> str | None:
+        """The one agent that worked in the method itself; of several, none stands for it."""
+        return next(iter(self.agents)) if len(self.agents) == 1 else None
 
     def seconds(self) -> float:
         return round(time.monotonic() - self._began, 6)
+
+    def task_failed(self, error: str) -> None:
+        """A task inside has told this failure."""
+        self._told_failures.add(error)
+
+    def is_told(self, error: BaseException | str) -> bool:
+        """Whether a task inside has told the failure that ended the method, as it is or as the cause of another."""
+        link: Any = error
+        for _ in range(20):
+            if link is None:
+                return False
+            if text(link) in self._told_failures:
+                return True
+            link = getattr(link, "__cause__", None) or getattr(link, "__context__", None)
+        return False
 
 
 class Methods:
@@ -94,7 +198,10 @@ class Methods:
     def __init__(self, book: TaskBook) -> None:
         self._book = book
         self._current: ContextVar[MethodCall | None] = ContextVar("crewcast_current_method", default=None)
+        # How many crews this code runs in, one inside the other.
+        self._crews: ContextVar[int] = ContextVar("crewcast_crews", default=0)
         self._open: list[MethodCall] = []
+        self.any_began = False
         self._lock = threading.Lock()
 
     def start(self, name: str) -> None:
@@ -102,6 +209,7 @@ class Methods:
         self._current.set(call)
         with self._lock:
             self._open.append(call)
+            self.any_began = True
 
     def current(self) -> MethodCall | None:
         """The one that this code runs in; without a context, the newest that has not ended."""
@@ -115,6 +223,20 @@ class Methods:
         """Whether the context says which method this code runs in."""
         with self._lock:
             return self._current.get() in self._open
+
+    def places(self) -> list[ContextVar[Any]]:
+        """What says in a context which method and crew it runs in."""
+        return [self._current, self._crews]
+
+    def enter_crew(self) -> None:
+        self._crews.set(self._crews.get() + 1)
+
+    def leave_crew(self) -> None:
+        self._crews.set(max(0, self._crews.get() - 1))
+
+    def in_crew(self) -> bool:
+        """Whether this code is a crew's, not the method's own."""
+        return self._crews.get() > 0
 
     def end(self, name: str) -> MethodCall | None:
         call = self._current.get()

@@ -1,7 +1,6 @@
 """One process per project environment: it imports crewai once and forks a child for each job."""
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ import traceback
 from collections import deque
 from typing import Any
 
-from . import birth, preload
+from . import advice, birth, preload
 from .wire import encode
 
 # The oldest CrewAI that can be hosted; `make compat` runs the tests on it.
@@ -25,7 +24,7 @@ CHUNK = 65536
 MAX_DESCRIPTORS = 64
 
 
-def serve(control_fd: int) -> int:
+def serve(control_fd: int, *, memory: bool = False) -> int:
     """Load, then fork on request until the control socket closes."""
     os.set_inheritable(control_fd, False)
     control = socket.socket(fileno=control_fd)
@@ -38,7 +37,7 @@ def serve(control_fd: int) -> int:
         if old is not None:
             _say(control, {"op": "unusable", "error": old, "traceback": ""})
             return 1
-        preload.preload()
+        preload.preload(memory=memory)
     except (Exception, SystemExit) as error:
         _say(control, {"op": "unusable", "error": _advice(error), "traceback": traceback.format_exc()})
         return 1
@@ -72,9 +71,9 @@ def _too_old() -> str | None:
         + sys.executable
         + ", but the oldest that can be hosted is "
         + OLDEST
-        + ": run `"
-        + _install("'crewai>=" + OLDEST + "'")
-        + "`."
+        + ": run "
+        + advice.pip("'crewai>=" + OLDEST + "'")
+        + "."
     )
 
 
@@ -84,16 +83,9 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in match.group().split(".")) if match else ()
 
 
-def _install(what: str) -> str:
-    """The command that installs for this interpreter. Environments that uv made have no pip."""
-    if importlib.util.find_spec("pip") is None:
-        return "uv pip install --python " + sys.executable + " " + what
-    return sys.executable + " -m pip install " + what
-
-
 def _advice(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "crewai":
-        return "CrewAI is not installed in " + sys.executable + ": run `" + _install("crewai") + "`."
+        return "CrewAI is not installed in " + sys.executable + ": run " + advice.pip("crewai") + "."
     return (
         "CrewAI cannot be imported by "
         + sys.executable

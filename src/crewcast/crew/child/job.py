@@ -4,7 +4,7 @@ import importlib
 import time
 from typing import Any
 
-from . import advice, crews, errors, events, flows, project
+from . import advice, crews, errors, events, flows, project, threads
 from .channel import Channel
 from .tasks import TaskBook
 
@@ -45,7 +45,7 @@ def _describe(loaded: project.Loaded) -> dict[str, Any]:
         shape = {
             "name": flows.name_of(value),
             "inputs": flows.inputs_of(value),
-            "required": [],
+            "required": flows.required_of(value),
             "only": not flows.takes_others(value),
             "tasks": None,
             "before_kickoff": False,
@@ -79,34 +79,47 @@ def _run(
         # CrewAI itself looks only when there are any inputs, and else sends the braces to the model.
         return _failed("input", ", ".join(missing) + _takes(description), "", [], 0.0)
     book = TaskBook([] if is_flow else value.tasks)
-    sink = events.Sink(channel, book, value if is_flow else None)
+    begin = time.monotonic()
+
+    def refused(reason: str) -> dict[str, Any]:
+        return _failed("refused", reason, "", book.finished(), _since(begin))
+
+    sink = events.Sink(
+        channel, book, value if is_flow else None, lambda reason: channel.send_last(refused(reason))
+    )
     events.listen(sink)
+    threads.inherit(sink.places())
     crews.release_async_tasks()
     channel.send({"op": "started", "tasks": None if is_flow else book.overview()})
-    begin = time.monotonic()
     try:
         output, usage = flows.kick_off(value, inputs) if is_flow else crews.kick_off(value, inputs)
-    except events.Refused as error:
-        sink.abandon_calls(None, "the run ended before the tool did")
-        return _failed("refused", str(error), "", book.finished(), _since(begin))
     except BaseException as error:
-        sink.abandon_calls(None, "the run failed before the tool ended")
+        done = sink.close("the run failed before the tool ended", completed=False)
+        if sink.refusal is not None:
+            return refused(sink.refusal)
+        if is_flow and errors.has_frame(error, "_initialize_state") and not sink.methods.any_began:
+            return _failed("invalid", flows.misfit(error) + _takes(description), "", [], _since(begin))
         kind, hint = "crew", ""
-        if errors.has_frame(error, "_interpolate_inputs") and not book.any_started():
+        if not is_flow and crews.is_missing_input(error) and not book.any_started():
             kind, hint = "input", _takes(description)
         summary = errors.summary(error, root) + hint
-        return _failed(kind, summary, errors.report(error), book.finished(), _since(begin))
+        return _failed(kind, summary, errors.report(error), done, _since(begin))
+    if sink.refusal is not None:
+        # The project has caught it and gone on.
+        return refused(sink.refusal)
+    done = sink.close("the run ended before the tool did", completed=True)
     return {
         "op": "finished",
         "output": output,
-        "tasks": book.finished(),
+        "tasks": done,
         "seconds": _since(begin),
         "usage": None if usage is None else dict(usage),
     }
 
 
 def _takes(description: dict[str, Any]) -> str:
-    return "; the crew takes: " + ", ".join(description["inputs"])
+    what = "flow" if description["tasks"] is None else "crew"
+    return "; the " + what + " takes: " + (", ".join(description["inputs"]) or "nothing")
 
 
 def _failed(kind: str, error: str, trace: str, tasks: list[dict[str, Any]], seconds: float) -> dict[str, Any]:

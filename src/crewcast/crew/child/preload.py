@@ -49,17 +49,19 @@ USUAL = [
     "httpcore",
     "crewai_tools",
 ]
+# Every flow has a memory, whose import takes a second; this is most of it, and Python alone.
+MEMORY = ["lance_namespace"]
 
 
-def preload() -> None:
-    """Import everything. Raises what importing crewai raises."""
+def preload(*, memory: bool = False) -> None:
+    """Import everything, for flows also what their memory needs. Raises what importing crewai raises."""
     os.environ.update(FORCED)
     added = {name: value for name, value in DEFAULTS.items() if name not in os.environ}
     os.environ.update(added)
     with _no_dotenv():
         for name in REQUIRED:
             importlib.import_module(name)
-        for name in [*USUAL, *_event_modules()]:
+        for name in [*USUAL, *(MEMORY if memory else []), *_event_modules()]:
             with suppress(Exception):
                 importlib.import_module(name)
     # The child sets them again, below the project's own .env.

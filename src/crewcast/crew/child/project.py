@@ -37,6 +37,9 @@ def enter(project: dict[str, Any], storage_dir: str | None) -> None:
     if storage_dir is not None:
         os.environ["CREWAI_STORAGE_DIR"] = storage_dir
     source = os.path.normpath(root / project["source"])
+    if project["definition"] and (root / "src").is_dir():
+        # Its references to Python are to the project's package.
+        source = str(root / "src")
     sys.path[:0] = [source] if source == str(root) else [source, str(root)]
     if project["module"]:
         # Where a script would look first: a project may be written as one, and lie in a package all the same.
@@ -49,7 +52,7 @@ def load(project: dict[str, Any]) -> Loaded:
     if kind == "json":
         return _json_crew(Path(project["root"], project["definition"]))
     if kind == "declarative-flow":
-        return Loaded(_declarative_flow(Path(project["root"], project["definition"])), {}, [])
+        return Loaded(_beginning(_declarative_flow(Path(project["root"], project["definition"]))), {}, [])
     warnings: list[str] = []
     value = None
     with stopped_at_kickoff() as captured:
@@ -63,7 +66,19 @@ def load(project: dict[str, Any]) -> Loaded:
         raise ProjectError(_named(project) + " kicked off no crew and no flow.")
     if not crews.is_crew(value) and not flows.is_flow(value):
         raise ProjectError(_named(project) + " is " + _what(value) + ", no crew and no flow.")
-    return Loaded(value, {}, warnings)
+    return Loaded(_beginning(value), {}, warnings)
+
+
+def _beginning(value: Any) -> Any:
+    """The value, unless it is a flow whose kickoff would do nothing."""
+    if flows.is_flow(value) and not flows.begins(value):
+        raise ProjectError(
+            "the flow "
+            + flows.name_of(value)
+            + " has no method with @start, so a kickoff does nothing; CrewAI takes "
+            "the methods in the class itself, none of a class that it starts from"
+        )
+    return value
 
 
 def _load_dotenv(root: Path) -> None:
@@ -106,7 +121,7 @@ def _find(module: ModuleType, project: dict[str, Any], warnings: list[str]) -> A
     if project["object"]:
         return _made(_attribute(module, project), _named(project))
     if project["kind"] == "flow":
-        return _flow_class(module, warnings)()
+        return _instance(_flow_class(module, warnings), _file(module))
     crew = _crew_class(module, warnings)().crew()
     if not crews.is_crew(crew):
         raise ProjectError(
@@ -157,7 +172,21 @@ def _made(value: Any, name: str) -> Any:
 
 def _instance(class_: type, name: str) -> Any:
     _check_arguments(class_, name)
-    return class_()
+    try:
+        return class_()
+    except Exception as error:
+        fields = flows.without_default(error, class_)
+        if not fields:
+            raise
+        raise ProjectError(
+            "the state of "
+            + class_.__name__
+            + " in "
+            + name
+            + " has fields without a default: "
+            + ", ".join(fields)
+            + "; CrewAI makes the state before the inputs come, so each needs one"
+        ) from error
 
 
 def _check_arguments(function: Any, name: str) -> None:
@@ -185,12 +214,14 @@ def _crew_class(module: ModuleType, warnings: list[str]) -> Any:
 def _flow_class(module: ModuleType, warnings: list[str]) -> Any:
     base = importlib.import_module("crewai.flow.flow").Flow
     found = [value for value in _classes(module) if issubclass(value, base) and value is not base]
-    # A module may define what its flow starts from, too. CrewAI's own flows are imported, and its generic ones unnamed.
+    # CrewAI's own flows are imported, and its generic ones unnamed.
+    found = [value for value in found if not value.__module__.startswith("crewai.")]
+    found = [value for value in found if flows.acts(value)] or found
+    # A module may define what its flow starts from, too.
     leaves = [
         value
         for value in found
-        if not value.__module__.startswith("crewai.")
-        and not any(other is not value and issubclass(other, value) for other in found)
+        if not any(other is not value and issubclass(other, value) for other in found)
     ]
     return _one(module, leaves, "subclass of Flow", warnings)
 

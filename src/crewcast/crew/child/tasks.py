@@ -8,6 +8,9 @@ from typing import Any
 
 from .wire import text
 
+# What a context says that is in no task: the main thread's between two tasks, and those that began there.
+NOWHERE = ""
+
 
 def stable_ids(tasks: Sequence[Any], first: int = 1, taken: Iterable[str] = ()) -> list[str]:
     """A task's name, or `task-<n>` counted from `first`; one that is `taken` gets `-2`, `-3`.
@@ -43,12 +46,15 @@ class TaskBook:
         # By id, in the order in which they became known; the value is the agent.
         self._known: dict[str, str | None] = {}
         self._crew_tasks = 0
-        self._by_uuid: dict[str, str] = {}
+        # Several ids for a task that its crew lists several times.
+        self._by_uuid: dict[str, list[str]] = {}
         self._started: dict[str, float] = {}
-        self._open: dict[str, None] = {}
+        self._open: set[str] = set()
+        self._ended: set[str] = set()
         self._finished: dict[str, dict[str, Any]] = {}
-        # Set when a task starts, in the context that its agents, tools and threads inherit.
+        # Set when a task starts, in the context that its agents, tools and their threads inherit.
         self._current: ContextVar[str | None] = ContextVar("crewcast_current_task", default=None)
+        self._current.set(NOWHERE)
         self._lock = threading.Lock()
         self.add(tasks)
 
@@ -57,39 +63,61 @@ class TaskBook:
         with self._lock:
             ids = stable_ids(tasks, self._crew_tasks + 1, self._known)
             self._crew_tasks += len(ids)
+            own: dict[str, list[str]] = {}
             for task_id, task in zip(ids, tasks, strict=True):
                 self._known[task_id] = role_of(getattr(task, "agent", None))
-                self._by_uuid[str(task.id)] = task_id
+                own.setdefault(str(task.id), []).append(task_id)
+            self._by_uuid.update(own)
 
-    def claim(self, name: str) -> str:
-        """An id for what is no task of a crew: a flow's method."""
+    def claim(self, name: str, began: float) -> str:
+        """An id for what is no task of a crew: a flow's method, at work since then."""
         with self._lock:
             task_id = _free(name, set(self._known))
             self._known[task_id] = None
+            self._started[task_id] = began
+            self._open.add(task_id)
             return task_id
 
     def overview(self) -> list[dict[str, Any]]:
         return [{"task_id": task_id, "agent": agent} for task_id, agent in self._known.items()]
 
     def known(self, uuid: Any) -> str | None:
-        """The id of one of the run's own tasks."""
-        return self._by_uuid.get(str(uuid))
+        """The id of one of the run's own tasks: the first of its ids that has not ended."""
+        ids = self._by_uuid.get(str(uuid), [])
+        return next((task_id for task_id in ids if task_id not in self._ended), ids[-1] if ids else None)
 
     def current(self) -> str | None:
-        """The task that this code runs in: known by the context, which tools and their threads inherit."""
-        task_id = self._current.get()
-        return task_id if task_id in self._open else None
+        """The task that this code runs in, even one that has ended; NOWHERE; None where nobody can say."""
+        return self._current.get()
 
-    def newest(self) -> str | None:
-        """The task that started last of those that have not ended: the best guess where the context says nothing."""
-        with self._lock:
-            return next(reversed(self._open), None)
+    def place(self) -> ContextVar[str | None]:
+        """What says in a context which task it runs in."""
+        return self._current
 
-    def start(self, task_id: str) -> None:
-        self._current.set(task_id)
+    def has_started(self, task_id: str) -> bool:
+        return task_id in self._started or task_id in self._ended
+
+    def is_over(self, task_id: str) -> bool:
+        return task_id in self._ended
+
+    def left_open(self) -> list[tuple[str, str | None]]:
+        """What began and did not end, each with its agent, in the order of beginning."""
         with self._lock:
+            return [(task_id, self._known[task_id]) for task_id in self._started if task_id in self._open]
+
+    def start(self, task_id: str, agent: str | None = None) -> bool:
+        """The task begins in this context; its agent may have got another name by its inputs.
+
+        Whether this is its one beginning: a callback may run the same crew again.
+        """
+        with self._lock:
+            if self.has_started(task_id):
+                return False
+            self._known[task_id] = agent or self._known[task_id]
             self._started[task_id] = time.monotonic()
-            self._open[task_id] = None
+            self._open.add(task_id)
+        self._current.set(task_id)
+        return True
 
     def seconds(self, task_id: str) -> float:
         with self._lock:
@@ -98,7 +126,10 @@ class TaskBook:
 
     def end(self, task_id: str) -> None:
         with self._lock:
-            self._open.pop(task_id, None)
+            self._open.discard(task_id)
+            self._ended.add(task_id)
+        if self._current.get() == task_id:
+            self._current.set(NOWHERE)
 
     def finish(self, task_id: str, agent: str | None, output: str, seconds: float) -> None:
         self.end(task_id)

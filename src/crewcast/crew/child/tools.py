@@ -21,6 +21,8 @@ class OpenCalls:
     def __init__(self) -> None:
         self._open: dict[str, Call] = {}
         self._refusals: "weakref.WeakSet[Any]" = weakref.WeakSet()
+        # By identity: an action is a dataclass, which has no hash.
+        self._acted: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
     def start(self, call: Call) -> None:
@@ -49,6 +51,15 @@ class OpenCalls:
             for call in left:
                 del self._open[call.event_id]
             return left
+
+    def report(self, action: Any) -> bool:
+        """Whether nothing has been said of this action of a ReAct agent so far."""
+        if action is None:
+            return False
+        with self._lock:
+            first = id(action) not in self._acted
+            self._acted[id(action)] = action
+            return first
 
     def refuse(self, usage: Any) -> bool:
         """Whether this is the first refusal of a call that never started.

@@ -1,11 +1,16 @@
 """Any Python value as JSON that every parser accepts."""
 
+import dataclasses
+import datetime as dt
+import enum
 import json
 import math
 from typing import Any
 
 # Deeper than any tool's arguments, and well within the recursion limit of both ends.
 MAX_DEPTH = 100
+# What crews, tasks and agents return. Another class may have an attribute `raw` of its own.
+OUTPUTS = frozenset({"CrewOutput", "TaskOutput", "LiteAgentOutput"})
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -36,9 +41,22 @@ def _plain_container(value: Any, depth: int) -> Any:
         return {text(key): plain(item, depth) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item, depth) for item in value]
-    if hasattr(value, "model_dump") and not isinstance(value, type):
-        return plain(value.model_dump(), depth)
+    if isinstance(value, enum.Enum):
+        return plain(value.value, depth)
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, type):
+        return text(value)
+    if hasattr(value, "model_dump"):
+        return plain(value.raw if _is_output(value) else value.model_dump(), depth)
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: plain(getattr(value, name), depth) for name in names}
     return text(value)
+
+
+def _is_output(value: Any) -> bool:
+    return any(base.__name__ in OUTPUTS for base in type(value).__mro__)
 
 
 def text(value: Any) -> str:
@@ -51,14 +69,10 @@ def text(value: Any) -> str:
 
 def as_text(result: Any) -> str:
     """What a crew, a task or a method returned: CrewAI's outputs and texts as they are, other values as JSON, None as ""."""
-    raw = getattr(result, "raw", result)
-    if raw is None:
+    if result is None:
         return ""
-    if isinstance(raw, str):
-        return text(raw)
-    if isinstance(raw, (bool, int, float, dict, list, tuple, set, frozenset)) or hasattr(raw, "model_dump"):
-        return json.dumps(plain(raw), ensure_ascii=False, allow_nan=False)
-    return text(raw)
+    value = plain(result)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def clean(value: str) -> str:

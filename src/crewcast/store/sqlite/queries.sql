@@ -524,30 +524,6 @@ WHERE (run, number) IN (
     ORDER BY due_at LIMIT :limit
 )
 
--- --- secrets --------------------------------------------------------------------------------
-
--- name: forget_secrets
--- What has expired signs nothing any more.
-DELETE FROM secret WHERE expires_at <= :now
-
--- name: newest_secret
--- Whether there is one already: the newest never expires.
-SELECT id FROM secret WHERE origin = :origin ORDER BY id DESC LIMIT 1
-
--- name: expire_secrets
--- Those before the one that is added; never later than they were to.
-UPDATE secret SET expires_at = min(coalesce(expires_at, :until), :until) WHERE origin = :origin
-
--- name: add_secret
--- Its id is its place.
-INSERT INTO secret (origin, sealed, created_at) VALUES (:origin, :sealed, :at)
-
--- name: secrets
--- A handful.
-SELECT origin, sealed, created_at, expires_at FROM secret
-WHERE expires_at IS NULL OR expires_at > :now
-ORDER BY origin, id
-
 -- --- retention ------------------------------------------------------------------------------
 
 -- name: expired_runs
@@ -625,3 +601,22 @@ DELETE FROM kickoff WHERE run = :run
 -- name: sweep_run
 -- The last row.
 DELETE FROM run WHERE key = :run
+
+-- --- rotation -------------------------------------------------------------------------------
+
+-- name: rotations
+-- In the order of the fields of core.generation.Rotation. One row for each rotation that ever was.
+SELECT number, origin, at, until FROM rotation ORDER BY number
+
+-- name: add_rotation
+-- The number is one more than the last of `rotations`; nobody else writes between.
+INSERT INTO rotation (number, origin, at, until) VALUES (:number, :origin, :at, :until)
+
+-- name: master_key
+-- At most one row.
+SELECT id FROM master_key
+
+-- name: bind_master_key
+-- The first one stays, unless it is replaced on purpose.
+INSERT INTO master_key (only_one, id) VALUES (1, :id)
+ON CONFLICT DO UPDATE SET id = excluded.id WHERE :replace

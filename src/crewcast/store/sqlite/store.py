@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from crewcast.core.event import Channel, Event
+from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
 from crewcast.core.origin import Health
 from crewcast.core.run import Run, RunState
@@ -20,7 +21,6 @@ from crewcast.store.protocol import (
     IdempotencyKey,
     OriginRow,
     Removal,
-    Secret,
     Settlement,
 )
 from crewcast.store.sqlite import rows
@@ -34,7 +34,7 @@ from crewcast.store.sqlite.connection import (
     migrate,
     open_folder,
 )
-from crewcast.store.sqlite.origins import NewSecret, Reset
+from crewcast.store.sqlite.origins import Reset
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.replays import Redeliver
 from crewcast.store.sqlite.retention import Expire
@@ -43,12 +43,14 @@ from crewcast.store.sqlite.writes import (
     KEYS_KEPT_FOR,
     Adopt,
     Append,
+    Bind,
     Claim,
     ClaimLanes,
     NewRun,
     Park,
     Release,
     Renew,
+    Rotate,
     Writes,
 )
 
@@ -132,8 +134,6 @@ class SQLiteStore:
             return [(Hint.EVENTS, write.value.run_id)]
         if verb is writes.reset_origin:
             return [(Hint.ORIGIN, write.value.origin)]
-        if verb is writes.add_secret:
-            return [(Hint.KEYS, write.value.origin)]
         hidden: list[str] = []
         if verb is writes.expire:
             hidden = result
@@ -297,7 +297,7 @@ class SQLiteStore:
             for run_id, lane, count, url_origin, run in await self._reader.all("dead_lanes", page)
         ]
 
-    # --- origins and secrets ----------------------------------------------------------------
+    # --- origins ----------------------------------------------------------------------------
 
     async def save_origin(self, health: Health) -> None:
         await self.committer.put(self._writes.save_origin, health)
@@ -313,15 +313,6 @@ class SQLiteStore:
     async def reset_origin(self, origin: str, now: int, limit: int = 1000) -> int:
         return await self.committer.put(self._writes.reset_origin, Reset(origin, now, limit))
 
-    async def add_secret(
-        self, origin: str, sealed: bytes, now: int, overlap: int, before: bytes | None = None
-    ) -> None:
-        secret = NewSecret(origin, sealed, now, now + overlap, before)
-        await self.committer.put(self._writes.add_secret, secret)
-
-    async def secrets(self, now: int) -> list[Secret]:
-        return [Secret(*row) for row in await self._reader.all("secrets", {"now": now})]
-
     # --- retention --------------------------------------------------------------------------
 
     async def expire(self, before: int, limit: int) -> list[str]:
@@ -335,6 +326,21 @@ class SQLiteStore:
 
     async def sweep(self, limit: int) -> int:
         return await self.committer.put(self._writes.sweep, limit)
+
+    # --- rotation ---------------------------------------------------------------------------
+
+    async def rotations(self) -> list[Rotation]:
+        return [Rotation(*row) for row in await self._reader.all("rotations", {})]
+
+    async def rotate(self, origin: str, now: int, until: int) -> Rotation | None:
+        return await self.committer.put(self._writes.rotate, Rotate(origin, now, until))
+
+    async def key_fingerprint(self) -> bytes | None:
+        found = await self._reader.all("master_key", {})
+        return bytes(found[0][0]) if found else None
+
+    async def bind_key(self, fingerprint: bytes, *, replace: bool = False) -> bytes:
+        return await self.committer.put(self._writes.bind_key, Bind(fingerprint, replace))
 
     # --- node -------------------------------------------------------------------------------
 

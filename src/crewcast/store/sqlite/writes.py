@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from crewcast.core.backoff import DAY
 from crewcast.core.event import Event
+from crewcast.core.generation import Rotation, Rotations
 from crewcast.core.lane import Lane, Verdict
 from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import Created, IdempotencyKey, Settlement
@@ -73,6 +74,17 @@ class Park(NamedTuple):
     due_at: int
 
 
+class Rotate(NamedTuple):
+    origin: str
+    now: int
+    until: int
+
+
+class Bind(NamedTuple):
+    fingerprint: bytes
+    replace: bool
+
+
 class Writes:
     """Everything here runs in the committer's thread, inside its transaction."""
 
@@ -90,13 +102,14 @@ class Writes:
         self.redeliver = Verb(3, _each(self._redeliver))
         self.save_origin = Verb(3, _each(partial(origins.save, self._db)))
         self.reset_origin = Verb(3, _each(partial(origins.reset, self._db)))
-        self.add_secret = Verb(3, _each(partial(origins.add_secret, self._db)))
         self.void_leases = Verb(3, _each(self._void_leases))
         self.adopt = Verb(3, _each(self._adopt))
         self.renew_runs = Verb(4, _each(self._renew_runs))
         self.renew_lanes = Verb(4, _each(self._renew_lanes))
         self.expire = Verb(4, _each(partial(retention.expire, self._db, self._keys)))
         self.delete_run = Verb(4, _each(partial(retention.hide, self._db, self._keys)))
+        self.rotate = Verb(4, _each(self._rotate))
+        self.bind_key = Verb(4, _each(self._bind_key))
         self.claim_runs = Verb(5, _each(self._claim_runs))
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
         self.sweep = Verb(6, _each(self._sweep))
@@ -352,6 +365,22 @@ class Writes:
 
     def _sweep(self, limit: int) -> int:
         return retention.sweep(self._db, limit, self._attempts_made())
+
+    # --- rotation ---------------------------------------------------------------------------
+
+    def _rotate(self, value: Rotate) -> Rotation | None:
+        before = Rotations(Rotation(*row) for row in self._db.all("rotations", {}))
+        new = before.next(value.origin, value.now, value.until)
+        if new is not None:
+            self._db.write(
+                "add_rotation", {"number": new.number, "origin": new.origin, "at": new.at, "until": new.until}
+            )
+        return new
+
+    def _bind_key(self, value: Bind) -> bytes:
+        self._db.write("bind_master_key", {"id": value.fingerprint, "replace": value.replace})
+        ((noted,),) = self._db.all("master_key", {})
+        return bytes(noted)
 
 
 def _each(write: Callable[[V], R]) -> Callable[[Sequence[V]], list[R]]:

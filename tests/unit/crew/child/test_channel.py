@@ -1,6 +1,8 @@
 """Lines out in the order of their numbers, and the wait for an answer."""
 
 import json
+import os
+import signal
 import socket
 import threading
 
@@ -50,7 +52,11 @@ def test_lines_that_wait_are_numbered_in_the_order_of_the_wire(ends, monkeypatch
     monkeypatch.setattr("crewcast.crew.child.channel.os._exit", stay)
     channel = Channel(ours)
     channel.listen()
-    waiting = [threading.Thread(target=channel.send_and_wait, args=({"op": "event"},)) for _ in range(8)]
+
+    def send_and_wait():
+        channel.wait(channel.send_numbered({"op": "event"}))
+
+    waiting = [threading.Thread(target=send_and_wait) for _ in range(8)]
     for thread in waiting:
         thread.start()
     lines = theirs.makefile()
@@ -66,3 +72,31 @@ def test_lines_that_wait_are_numbered_in_the_order_of_the_wire(ends, monkeypatch
     lines.close()
     theirs.close()
     assert gone.wait(30)
+
+
+def test_a_process_that_a_project_forks_says_nothing_and_holds_no_channel(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    alive, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            theirs.close()
+            channel.send({"op": "not of this run"})
+            channel.wait(channel.send_numbered({"op": "nor this"}))
+            os.write(go, b"said")
+            os.close(go)
+            threading.Event().wait(30)
+        finally:
+            os._exit(0)
+    os.close(go)
+    try:
+        assert os.read(alive, 4) == b"said"
+        channel.send({"op": "event"})
+        ours.close()
+        # To the end of the channel, which the other process does not hold open.
+        assert theirs.makefile().read().splitlines() == ['{"op":"event"}']
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(alive)

@@ -39,3 +39,15 @@ def test_a_refusal_is_told_once():
 
     calls, first, second = OpenCalls(), Usage(), Usage()
     assert [calls.refuse(usage) for usage in (first, first, second)] == [True, False, True]
+
+
+def test_an_action_is_reported_once_and_another_like_it_too():
+    class Action:
+        __hash__ = None
+
+        def __eq__(self, other):
+            return True
+
+    calls, first, second = OpenCalls(), Action(), Action()
+    assert [calls.report(action) for action in (first, first, second, second)] == [True, False, True, False]
+    assert calls.report(None) is False

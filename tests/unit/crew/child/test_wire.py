@@ -1,13 +1,16 @@
 """Any value becomes a line of JSON that every parser reads."""
 
+import datetime as dt
 import enum
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crewcast.crew.child.wire import MAX_DEPTH, clean, encode, plain, text
+from crewcast.crew.child.wire import MAX_DEPTH, as_text, clean, encode, plain, text
 
 anything = st.recursive(
     st.none()
@@ -78,6 +81,57 @@ def test_models_are_their_fields():
             return {"field": float("nan")}
 
     assert plain(Model()) == {"field": None}
+
+
+@dataclass
+class Point:
+    x: int
+    when: Any
+
+
+@dataclass
+class CrewOutput:
+    raw: str
+
+    def model_dump(self):
+        raise AssertionError("its text stands for it")
+
+
+@dataclass
+class Image:
+    """A class of a project's own, with an attribute that is called as CrewAI's."""
+
+    raw: str
+
+
+class Colour(enum.Enum):
+    RED = (1, 2)
+
+
+MOMENT = dt.datetime(2026, 1, 31, 12, 0, 0, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (None, ""),
+        ("a text", "a text"),
+        ("lone \udc80", "lone \ufffd"),
+        (CrewOutput("its text"), "its text"),
+        ([CrewOutput("a"), {"b": CrewOutput("b")}], '["a", {"b": "b"}]'),
+        (Image("pixels"), '{"raw": "pixels"}'),
+        (Point(1, MOMENT), '{"x": 1, "when": "2026-01-31T12:00:00+00:00"}'),
+        (MOMENT.date(), "2026-01-31"),
+        (MOMENT.time(), "12:00:00"),
+        (Colour.RED, "[1, 2]"),
+        (True, "true"),
+        (float("nan"), "null"),
+        ({"grün": 1.5}, '{"grün": 1.5}'),
+        (Point, str(Point)),
+    ],
+)
+def test_results_are_texts(result, expected):
+    assert as_text(result) == expected
 
 
 def test_what_contains_itself_ends():

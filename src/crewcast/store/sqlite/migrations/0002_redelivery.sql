@@ -1,4 +1,4 @@
--- Redelivery, split lanes, dead letters across runs, the health of origins, signing secrets, retention.
+-- Redelivery, split lanes, dead letters across runs, the health of origins, retention.
 
 -- A hidden run is unknown to every reader; its rows go in slices, this one last.
 ALTER TABLE run ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0 CHECK (hidden = 0 OR (hidden = 1 AND state <> 'running'));
@@ -83,14 +83,6 @@ CREATE TABLE origin (
     reason       TEXT,
     CHECK ((state = 'closed') = (retry_at IS NULL))
 ) STRICT, WITHOUT ROWID;
-
-CREATE TABLE secret (
-    id         INTEGER PRIMARY KEY,
-    origin     TEXT    NOT NULL,
-    sealed     BLOB    NOT NULL,
-    created_at INTEGER NOT NULL,
-    expires_at INTEGER
-) STRICT;
 
 -- Numbers are not drawn twice, also when the rows that had the highest are removed.
 CREATE TABLE high_water (
