@@ -1,8 +1,13 @@
 import argparse
 
-from benchmarks import crew, delivery, waiting
+from benchmarks import crew, delivery, isolation, waiting
 
-PARTS = {"delivery": delivery.report, "waiting": waiting.report, "crew": crew.report}
+PARTS = {
+    "delivery": delivery.report,
+    "waiting": waiting.report,
+    "isolation": isolation.report,
+    "crew": crew.report,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(

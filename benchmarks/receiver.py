@@ -6,11 +6,13 @@ A process of its own: `with running() as receiver`. Its cost is the same for eve
 import asyncio
 import multiprocessing
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import cast
 
 import httptools
@@ -39,10 +41,18 @@ class _Protocol(asyncio.Protocol):
         self._transport.write(ANSWER)
 
 
+class _Silent(asyncio.Protocol):
+    """Takes everything and never answers."""
+
+
 @dataclass(frozen=True)
 class Receiver:
+    """`hanging` are URLs, each of an origin of its own, that never answer; `tls` is a port."""
+
     url: str
     _pipe: Connection
+    hanging: tuple[str, ...] = ()
+    tls: int = 0
 
     def arrivals(self) -> list[tuple[bytes, int]]:
         """(event id, microseconds UTC) of all that came since the last call."""
@@ -52,31 +62,42 @@ class Receiver:
 
 
 @contextmanager
-def running() -> Iterator[Receiver]:
+def running(hanging: int = 0, certificate: Path | None = None) -> Iterator[Receiver]:
+    """`certificate`: a PEM with its key, for `tls`."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    sock = socket.create_server(("127.0.0.1", 0), backlog=512)
-    process = context.Process(target=_serve, args=(sock, theirs), daemon=True)
+    socks = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2 + hanging)]
+    process = context.Process(target=_serve, args=(socks, theirs, certificate), daemon=True)
     process.start()
+    ports = [sock.getsockname()[1] for sock in socks]
     try:
         ours.recv()
-        yield Receiver(f"http://127.0.0.1:{sock.getsockname()[1]}/hook", ours)
+        silent = tuple(f"http://127.0.0.1:{port}/hook" for port in ports[2:])
+        yield Receiver(f"http://127.0.0.1:{ports[0]}/hook", ours, silent, ports[1])
     finally:
         ours.send("stop")
         process.join(10)
-        sock.close()
+        for sock in socks:
+            sock.close()
 
 
-def _serve(sock: socket.socket, pipe: Connection) -> None:
-    uvloop.run(_answer(sock, pipe))
+def _serve(socks: list[socket.socket], pipe: Connection, certificate: Path | None) -> None:
+    uvloop.run(_answer(socks, pipe, certificate))
 
 
-async def _answer(sock: socket.socket, pipe: Connection) -> None:
+async def _answer(socks: list[socket.socket], pipe: Connection, certificate: Path | None) -> None:
     arrivals: list[tuple[bytes, int]] = []
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Protocol(arrivals), sock=sock)
+    plain, secure, *silent = socks
+    servers = [await loop.create_server(lambda: _Protocol(arrivals), sock=plain)]
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+        servers.append(await loop.create_server(lambda: _Protocol(arrivals), sock=secure, ssl=tls))
+    servers += [await loop.create_server(_Silent, sock=sock) for sock in silent]
     pipe.send("listening")
     while await loop.run_in_executor(None, pipe.recv) != "stop":
         pipe.send(list(arrivals))
         arrivals.clear()
-    server.close()
+    for server in servers:
+        server.close()

@@ -276,3 +276,34 @@ def test_lanes_that_come_and_go_again_and_again_are_all_told_of_a_stop(tmp_path)
                 assert lane.cursor == 10
 
     asyncio.run(story())
+
+
+def test_a_lane_that_comes_again_before_it_has_left_is_not_forgotten(tmp_path, caplog):
+    """One commit may give it back and to us again, as its run went on meanwhile."""
+
+    async def story():
+        async with world(tmp_path, FakeTransport()) as w:
+            run = await w.run(step=HOOK)
+            run = await w.say(run, "step")
+            await w.until(lambda: len(w.transport.sent) == 1)
+            release, released = w.store.release_lane, asyncio.Event()
+
+            async def slowly(lane, now):
+                w.store.release_lane = release
+                await w.say(run, "step")
+                await release(lane, now)
+                w.clock.advance(SECOND)
+                await w.until(lambda: len(w.transport.sent) == 2)
+                released.set()
+
+            w.store.release_lane = slowly
+            while not released.is_set():
+                w.clock.advance(SECOND)
+                await asyncio.sleep(0.005)
+            await w.quiet()
+            assert w.dispatcher.lanes_held == 1
+            await w.dispatcher.stop(60 * SECOND)
+            assert w.dispatcher.lanes_held == 0
+
+    asyncio.run(story())
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []

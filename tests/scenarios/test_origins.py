@@ -82,6 +82,27 @@ def test_a_breaker_opens_holds_everybody_back_and_lets_one_probe_through(tmp_pat
     ]
 
 
+def test_those_that_wait_go_as_soon_as_the_probe_is_answered(tmp_path):
+    async def story():
+        transport = Gate(script={HOOK: [DOWN] * 3}, otherwise=OK)
+        async with world(tmp_path, transport, health=THREE) as w:
+            for _ in range(3):
+                await w.say(await w.run(step=HOOK), "step")
+            await health_of(w, Breaker.OPEN)
+            for _ in range(5):
+                await w.say(await w.run(step=HOOK), "step")
+            transport.held.add(ORIGIN)
+            w.clock.advance(35 * SECOND)
+            await w.until(lambda: len(transport.sent) == 4)
+            w.clock.advance(2 * SECOND)
+            await w.quiet()
+            assert len(transport.sent) == 4
+            transport.let_go(ORIGIN)
+            await w.until(lambda: len(transport.sent) == 3 + 8)
+
+    asyncio.run(story())
+
+
 def test_the_lanes_of_an_open_origin_are_not_kept_in_memory(tmp_path):
     async def story():
         transport = Gate(ORIGIN, otherwise=DOWN)
@@ -227,7 +248,7 @@ def test_a_rate_spaces_the_requests_of_an_origin_and_of_no_other(tmp_path):
     asyncio.run(story())
 
 
-def test_a_hanging_origin_has_its_requests_in_flight_and_twice_the_lanes(tmp_path):
+def test_a_hanging_origin_has_its_requests_in_flight_and_a_share_of_the_lanes(tmp_path):
     async def story():
         transport = Gate(ORIGIN)
         limits = DispatchLimits(lanes=256, per_origin=8)

@@ -100,13 +100,16 @@ def test_the_crew_event_of_a_replay_waits_for_nobody(tmp_path):
         async with world(tmp_path, transport) as w:
             run = await w.run(step=steps, crew=HOOK)
             await w.say(run, "step", "step", "crew")
-            for _ in range(61):
-                w.clock.advance(SECOND)
-                await w.quiet()
-            await w.until(lambda: len([path for path, _ in w.sent() if path == "/hook"]) == 1)
-            await w.store.redeliver(run.id, lane=2, now=w.clock.now())
-            await w.until(lambda: len([path for path, _ in w.sent() if path == "/hook"]) == 2)
-            assert headers_of(w.transport.sent[-1])["crewcast-pending"] == "2"
+            await w.until(lambda: len(transport.sent) == 1)
+            await w.quiet()
+            assert [path for path, _ in w.sent()] == ["/steps"], "the crew event waits"
+            crew = next(lane for lane in await w.store.lanes(run.id) if lane.url == HOOK)
+            await w.store.redeliver(run.id, lane=crew.number, now=w.clock.now())
+            await w.until(lambda: len(transport.sent) == 2)
+            sent = headers_of(transport.sent[1])
+            assert (sent["crewcast-replay"], sent["crewcast-event"]) == ("true", "crew.completed")
+            # It says what the run's other live lanes still have, the waiting crew event included.
+            assert sent["crewcast-pending"] == "3"
 
     asyncio.run(story())
 

@@ -180,3 +180,22 @@ def test_a_lane_without_order_is_read_in_pages(tmp_path):
                 assert numbers == list(range(1, 151))
 
     asyncio.run(story())
+
+
+def test_a_crew_event_that_failed_does_not_wait_for_others_either(tmp_path):
+    async def story():
+        transport = FakeTransport({HOOK: [DOWN], OTHER: [DOWN] * 9})
+        async with world(tmp_path, transport) as w:
+            run = await w.run(crew=HOOK, task=OTHER, ordered=False)
+            await w.say(run, "task", "crew")
+            await w.lanes(run, lambda lanes: len(lanes) == 4)
+            w.clock.advance(5 * SECOND)
+            await w.until(lambda: [path for path, _ in w.sent()].count("/hook") == 2)
+            assert (
+                headers_of(next(one for one in transport.sent[2:] if one.target.path == "/hook"))[
+                    "crewcast-pending"
+                ]
+                == "1"
+            )
+
+    asyncio.run(story())

@@ -95,6 +95,11 @@ class Dispatcher:
             await self._clock.wait(self._stopped, patience)
 
     @property
+    def lanes_held(self) -> int:
+        """How many are in memory: at work, or kept for their runs' next events."""
+        return len(self._active)
+
+    @property
     def _stopping(self) -> bool:
         return self._shared.stop.is_set()
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import lru_cache
 
 from crewcast.clock import Clock
 from crewcast.contract import webhooks
@@ -57,6 +58,9 @@ class Shared:
     resting: dict["LaneWork", int] = field(default_factory=dict)
 
 
+_target = lru_cache(4096)(url.parse)  # a URL has many lanes
+
+
 class LaneWork:
     """`run()` ends when the lane is given back or lost.
 
@@ -73,8 +77,10 @@ class LaneWork:
         self.dismissed = False
         self._shared = shared
         self._clock = shared.clock
-        self._target = url.parse(lane.url)
+        self._key = (lane.run_id, lane.number)
+        self._target = _target(lane.url)
         self._auth: list[tuple[bytes, bytes]] | None = [] if lane.auth is None else None
+        self._in_flight = 0  # beside the event that is recorded
         self._parked: int | None = None  # due then, when it is given back
         self._ahead: deque[tuple[int, Event]] = deque()
         self._unsettled: deque[asyncio.Future[bool]] = deque()
@@ -201,7 +207,7 @@ class LaneWork:
             if stop.is_set():
                 return None
             at = self._clock.now()
-            if (until := origin.ask((self.lane.run_id, self.lane.number), at)) is not None:
+            if origin.ailing and (until := origin.ask(self._key, at)) is not None:
                 self._park(until)
                 return None
             outcome = await self._post(lane_seq, head, pending, at)
@@ -209,7 +215,8 @@ class LaneWork:
             origin.give()
         if outcome.kind == STOPPED:
             return None  # our doing, not the subscriber's: no attempt
-        origin.told(outcome, (self.lane.run_id, self.lane.number), self._clock.now())
+        if origin.watched or not outcome.accepted:
+            origin.told(outcome, self._key, self._clock.now())
         return outcome, at
 
     def _park(self, until: int) -> None:
@@ -260,10 +267,12 @@ class LaneWork:
         attempt = Attempt(before.run_id, before.number, head.seq, before.tries + 1, at, outcome, verdict)
         if verdict is Verdict.RETRY and not before.ordered:
             after, apart = split(before, head, after)
-        # Neither the crew event, a run's last, nor the last of a replay is worth keeping the lane for more.
         moved = verdict is Verdict.ACCEPTED or apart is not None
-        last = moved and (head.channel is Channel.CREW or (after.fixed and after.cursor >= after.tail))
-        release = last or verdict is Verdict.CLOSED or (verdict is Verdict.RETRY and apart is None)
+        release = (
+            (moved and self._is_last(head, after))
+            or verdict is Verdict.CLOSED
+            or (verdict is Verdict.RETRY and apart is None)
+        )
         if verdict is not Verdict.ACCEPTED:
             # A subscriber that is away for a day is said once for each event, not at every attempt.
             level = logging.DEBUG if verdict is Verdict.RETRY and before.tries else logging.WARNING
@@ -271,6 +280,14 @@ class LaneWork:
         self.lane = after
         self._unsettled.append(self._shared.store.settle(Settlement(after, attempt, release, apart)))
         return not release
+
+    def _is_last(self, head: Event, after: Lane) -> bool:
+        """The lane is not worth keeping for more: after the crew event, a run's last, after the last of a replay,
+        or if others wait for its place.
+        """
+        if head.channel is Channel.CREW or (after.fixed and after.cursor >= after.tail):
+            return True
+        return self.origin.passed_over and not self.heard and not self._ahead and not self._in_flight
 
     async def _settled(self, most: int) -> bool:
         """Waits until at most `most` writes are on their way; False if one found the lease lost."""

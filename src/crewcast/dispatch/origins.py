@@ -28,6 +28,7 @@ from crewcast.store.protocol import Store
 
 log = logging.getLogger("crewcast.dispatch")
 
+AT_HAND = 4  # lanes for each request in flight
 SHARE = 16  # an origin takes at most this part of the lanes that are left
 MOST_KEPT = 1024  # origins kept beyond those with lanes at work
 FORGOTTEN_AFTER = 1 * DAY  # an open breaker that nobody needed any more
@@ -52,6 +53,7 @@ class Origin:
         self.rate = rate
         self.health = health
         self.ailing = not health.well
+        self.watched = self.ailing or health.failures > 0  # an accepted event changes what is known
         self.working = 0
         self.held = 0
         self.passed_over = False  # by the last claim, because it had its share
@@ -115,24 +117,24 @@ class Origin:
     # --- health -----------------------------------------------------------------------------
 
     def ask(self, lane: LaneKey, now: int) -> int | None:
-        """None if the lane may send now, else until when the origin takes nothing."""
-        if not self.ailing:
-            return None
+        """None if the lane may send now, else until when the origin takes nothing. Of one that is `ailing`."""
         health, until = may_send(self.health, lane, now, self._origins.policy)
         self._becomes(health)
         return until
 
     def told(self, outcome: Outcome, lane: LaneKey, now: int) -> None:
-        """What came of an attempt."""
-        if outcome.accepted and not self.ailing and not self.health.failures:
-            return
+        """What came of an attempt. An event that is accepted tells something new of one that is `watched`."""
         self._becomes(observe(self.health, outcome, lane, now, self._origins.roll(), self._origins.policy))
+
+    def is_now(self, health: Health) -> None:
+        self.health = health
+        self.ailing = not health.well
+        self.watched = self.ailing or health.failures > 0
 
     def _becomes(self, health: Health) -> None:
         before = self.health
         if health is not before:
-            self.health = health
-            self.ailing = not health.well
+            self.is_now(health)
             if _shown(before) != _shown(health):
                 self._origins.changed(before, health)
 
@@ -193,11 +195,11 @@ class Origins:
     def cap(self) -> int:
         """How many lanes of one origin may be at work.
 
-        Twice its requests in flight, so that there is always a next one. When many origins hang, it falls
+        Some times its requests in flight, so that there is always a next one while others are claimed. When many origins hang, it falls
         with what is left: each takes a part of the rest, so that none of it is ever used up.
         """
         left = self._limits.lanes - self.working
-        return min(2 * self._limits.per_origin, max(1, left // SHARE))
+        return min(AT_HAND * self._limits.per_origin, max(1, left // SHARE))
 
     @property
     def share(self) -> int:
@@ -223,8 +225,7 @@ class Origins:
         """Somebody says that the origin is well; the store has forgotten it."""
         origin = self._known.get(name)
         if origin is not None:
-            origin.health = Health(name)
-            origin.ailing = False
+            origin.is_now(Health(name))
             self._save(name)  # what was on its way to the store when it was reset
         self.on_room()
 
@@ -270,8 +271,7 @@ class Origins:
         for name, origin in list(self._known.items()):
             retry_at = origin.health.retry_at
             if retry_at is not None and not origin.held and retry_at + FORGOTTEN_AFTER < now:
-                origin.health = Health(name)
-                origin.ailing = False
+                origin.is_now(Health(name))
                 self._save(name)
         if len(self._known) <= MOST_KEPT:
             return

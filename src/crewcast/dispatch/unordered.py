@@ -51,6 +51,7 @@ class UnorderedWork(LaneWork):
             return End.GONE
         while window and window[0].task.done():
             event, task = window.popleft()
+            self._in_flight = len(window)
             sent = task.result()
             end = End.GIVE_BACK if sent is None else await self._recorded(event, sent)
             if end is not None:
