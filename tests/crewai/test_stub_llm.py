@@ -169,7 +169,7 @@ def test_human_feedback_in_a_flow_is_understood(pointed, monkeypatch, said, outc
     assert Review().kickoff() == outcome
 
 
-@since("1.15.0", "declarative flows")
+@since("1.15.2", "declarative flows that put the state into an agent's input")
 @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "openai/o1"], ids=["native", "react"])
 @pytest.mark.parametrize(
     ("topic", "last"), [("the tide", "write_followup"), ("nothing to do, it is done", "close")]
