@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from crewcast.core.errors import UsageError
+from crewcast.dispatch import proxy
+from crewcast.dispatch.egress import host_pattern
 
 VARIABLE_PREFIX = "CREWCAST_"
 FILE_NAME = "crewcast.toml"
@@ -33,6 +35,13 @@ def _seconds(value: Any) -> float:
     return number
 
 
+def _limit(value: Any) -> float:
+    number = _seconds(value)
+    if number == 0:
+        raise ValueError("must be more than 0 seconds")
+    return number
+
+
 def _schedule(value: Any) -> tuple[float, ...]:
     parts = value if isinstance(value, list) else str(value).split(",")
     waits = tuple(_seconds(part) for part in parts)
@@ -44,6 +53,15 @@ def _schedule(value: Any) -> tuple[float, ...]:
 def _networks(value: Any) -> tuple[Network, ...]:
     parts = value if isinstance(value, list) else [part for part in str(value).split(",") if part.strip()]
     return tuple(ipaddress.ip_network(str(part).strip()) for part in parts)
+
+
+def _hosts(value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else [part for part in str(value).split(",") if part.strip()]
+    return tuple(host_pattern(str(part).strip()) for part in parts)
+
+
+def _proxy(value: Any) -> proxy.Proxy:
+    return proxy.parse(_text(value))
 
 
 def _text(value: Any) -> str:
@@ -180,6 +198,20 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="SECONDS",
     ),
     Setting(
+        "connect_timeout",
+        _limit,
+        10.0,
+        "seconds that each step to a connection may take: the name's lookup, the connect, the TLS handshake",
+        metavar="SECONDS",
+    ),
+    Setting(
+        "response_timeout",
+        _limit,
+        None,
+        "seconds that a subscriber may take to begin its answer. Default: what delivery_timeout leaves",
+        metavar="SECONDS",
+    ),
+    Setting(
         "retry_schedule",
         _schedule,
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0),
@@ -206,6 +238,28 @@ SETTINGS: tuple[Setting, ...] = (
         (),
         "private networks that webhooks may go to, as CIDR",
         metavar="CIDR,...",
+    ),
+    Setting(
+        "allow_hosts",
+        _hosts,
+        (),
+        "host names whose addresses are not checked, each exact or as *.NAME",
+        metavar="NAME,...",
+    ),
+    Setting(
+        "deny_networks",
+        _networks,
+        (),
+        "networks that webhooks never go to, whatever else allows them, as CIDR",
+        metavar="CIDR,...",
+    ),
+    Setting(
+        "proxy",
+        _proxy,
+        None,
+        "HTTP proxy for webhooks to public addresses, http://[USER:PASSWORD@]HOST:PORT. "
+        "Flags show in process lists: better a variable if it has a password",
+        metavar="URL",
     ),
     Setting("log_level", _level, "info", "debug, info, warning or error", metavar="LEVEL"),
 )

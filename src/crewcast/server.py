@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import random
 import secrets
@@ -173,8 +174,8 @@ class _Node:
             clock,
             WorkerLimits(settings.max_runs, settings.max_event_bytes),
         )
-        egress = EgressPolicy(allow_http=dev, allow_loopback=dev, allow=settings.allow_networks)
-        self.sender = Sender(egress, limits=SenderLimits(total=settings.delivery_timeout))
+        egress = egress_policy(settings)
+        self.sender = Sender(egress, limits=sender_limits(settings), proxy=settings.proxy)
         self.dispatcher = Dispatcher(
             store,
             self.sender,
@@ -250,6 +251,27 @@ class _Node:
         await asyncio.gather(*self.tasks, *self._background, return_exceptions=True)
         await asyncio.gather(*(host.close() for host in self.hosts.values()))
         await self.sender.close()
+
+
+def egress_policy(settings: Settings) -> EgressPolicy:
+    dev = settings.command == "dev"
+    return EgressPolicy(
+        allow_http=dev,
+        allow_loopback=dev,
+        allow=settings.allow_networks,
+        allow_hosts=settings.allow_hosts,
+        deny=settings.deny_networks,
+    )
+
+
+def sender_limits(settings: Settings) -> SenderLimits:
+    return SenderLimits(
+        total=settings.delivery_timeout,
+        resolve=settings.connect_timeout,
+        connect=settings.connect_timeout,
+        tls=settings.connect_timeout,
+        response=settings.response_timeout or math.inf,
+    )
 
 
 def _view(crew: ServedCrew) -> CrewView:

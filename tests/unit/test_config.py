@@ -50,6 +50,13 @@ def test_flags_beat_variables_beat_the_file_beat_defaults(elsewhere):
         ("retry_schedule", "5,x", "could not convert"),
         ("allow_networks", "10.0.0.1/8", "host bits"),
         ("host", " ", "not be empty"),
+        ("connect_timeout", "0", "more than 0"),
+        ("response_timeout", "0", "more than 0"),
+        ("allow_hosts", "receiver,10.0.0.1", "allow_networks"),
+        ("allow_hosts", "*", "host names or *.NAME"),
+        ("deny_networks", "10.0.0.1/8", "host bits"),
+        ("proxy", "https://u:hunter2@proxy:3128", "http://"),
+        ("proxy", "http://u:hunter2@proxy", "HOST:PORT"),
     ],
 )
 def test_a_wrong_value_names_its_source_and_not_itself(name, value, said):
@@ -57,6 +64,7 @@ def test_a_wrong_value_names_its_source_and_not_itself(name, value, said):
         load(environ={f"CREWCAST_{name.upper()}": value})
     assert str(caught.value).startswith(f"CREWCAST_{name.upper()}: ")
     assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_name_in_the_file_that_is_no_setting_is_named(elsewhere):
@@ -82,10 +90,13 @@ def test_a_file_that_was_named_must_be_there(elsewhere):
 def test_lists_can_be_written_both_ways(elsewhere):
     (elsewhere / "crewcast.toml").write_text(
         'allow_networks = ["10.0.0.0/8", "fd00::/8"]\nretry_schedule = [1, 2.5]\n'
+        'allow_hosts = ["Receiver", "*.inner.example"]\n'
     )
     settings = load("serve")
     assert [str(network) for network in settings.allow_networks] == ["10.0.0.0/8", "fd00::/8"]
     assert settings.retry_schedule == (1.0, 2.5)
+    assert settings.allow_hosts == ("receiver", "*.inner.example")
+    assert load("serve", {"CREWCAST_ALLOW_HOSTS": "a, *.b,"}).allow_hosts == ("a", "*.b")
     assert load("serve", {"CREWCAST_RETRY_SCHEDULE": "1,2.5"}).retry_schedule == (1.0, 2.5)
 
 
@@ -112,4 +123,7 @@ def test_the_token_comes_from_a_file_too(elsewhere):
 
 
 def test_settings_do_not_print_their_values():
-    assert "s3cret" not in repr(load(token="s3cret"))
+    settings = load(token="s3cret", proxy="http://u:s3cret@proxy:3128")
+    assert settings.proxy.authorization == b"Basic dTpzM2NyZXQ="
+    assert "s3cret" not in repr(settings)
+    assert "dTpzM2NyZXQ" not in repr([settings, settings.proxy])

@@ -5,10 +5,33 @@ from msgspec import Struct
 # Answers that a repetition seldom changes: a short schedule, then a dead letter.
 SETTLED_REFUSALS = frozenset({400, 401, 403, 404, 413, 422})
 
+# Every kind there is, besides `status:NNN`.
+KINDS = {
+    "ok": "the subscriber took the event",
+    "blocked": "the address may not be reached",
+    "dns": "the name has no address",
+    "refused": "nobody listens there",
+    "unreachable": "there is no way to the address",
+    "tls": "the TLS handshake or the certificate failed",
+    "reset": "the connection broke before the answer was whole",
+    "closed": "the connection was closed before the answer was whole",
+    "protocol": "the answer is not valid HTTP/1.1",
+    "header_too_large": "the head of the answer is too large",
+    "timeout:resolve": "looking up the name took too long",
+    "timeout:connect": "nobody answered the connection",
+    "timeout:tls": "the TLS handshake took too long",
+    "timeout:write": "the subscriber did not read the request",
+    "timeout:response": "no answer began in time",
+    "timeout:total": "the answer did not end in time",
+    "proxy": "the proxy made no connection",
+    "local": "this machine could not make a connection",
+    "stopped": "the server stopped during the attempt",
+}
+OURS = frozenset({"proxy", "local", "stopped"})
+
 
 class Outcome(Struct, frozen=True, gc=False):
-    """`kind` is a class that a person understands: `ok`, `status:500`, `dns`, `refused`, `tls`,
-    `timeout:connect`, `blocked`, `closed`, `protocol`, ...
+    """`kind` is a class that a person understands: one of KINDS, or `status:500`.
 
     `retry_after` (a wait) and `duration` are microseconds. `detail` is a short text for people: the
     reason, or an excerpt of the response body. It never holds the URL's query.
@@ -32,3 +55,8 @@ class Outcome(Struct, frozen=True, gc=False):
     @property
     def refused_for_good(self) -> bool:
         return self.status in SETTLED_REFUSALS
+
+    @property
+    def ours(self) -> bool:
+        """Our own side failed: nothing is known of the subscriber, and nothing may be held against it."""
+        return self.kind in OURS

@@ -1,6 +1,7 @@
 """One HTTP/1.1 connection to a subscriber: one request at a time, the answer read with suspicion."""
 
 import asyncio
+import select
 import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -45,6 +46,7 @@ class Connection(asyncio.Protocol):
         "_loop",
         "_parser",
         "_paused",
+        "_readable",
         "_received",
         "_reused",
         "_started",
@@ -95,6 +97,15 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
+    def is_quiet(self) -> bool:
+        """Whether the connection is open and nothing has come that was not asked for.
+
+        The loop may not have read it yet: a second answer to the last request, or the end of the
+        connection. Whatever it is, the next request has an answer of its own. What the subscriber
+        sends after this look cannot be told from an answer; HTTP/1.1 has no way.
+        """
+        return self.is_open() and not self._readable.poll(0)
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
@@ -134,6 +145,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         # Paused means: not all is written. 1, since TLS transports pause at and not above the limit.
         self._transport.set_write_buffer_limits(high=1, low=0)
+        self._readable = select.poll()
+        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._keeper.opened(self)
 
     def pause_writing(self) -> None:
@@ -156,7 +169,8 @@ class Connection(asyncio.Protocol):
             self.phase = "total"
             self.deadline = self._until
         self._received += len(data)
-        if not self._status:
+        in_head = not self._status
+        if in_head:
             self._head = self._head + data if self._head else data
         try:
             self._parser.feed_data(data)
@@ -168,6 +182,8 @@ class Connection(asyncio.Protocol):
                 return
         except httptools.HttpParserUpgrade:
             self.fail("protocol", "the answer switches protocols, which was not asked for")
+            return
+        if in_head and len(self._head) > self._keeper.limits.max_head and not self._fits():
             return
         if self._complete:
             self._succeed(reusable=self._keep and not self._dirty and not self._paused)
@@ -203,22 +219,31 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if not self._complete:
             self._body_size += len(data)
-            if len(self._body) < 4 * response.EXCERPT:
-                self._body += data
+            if len(self._body) < response.EXCERPT_BYTES:
+                self._body += data[: response.EXCERPT_BYTES]
 
     def on_message_complete(self) -> None:
         self._complete = self._status != 0
 
     # How a request ends
 
+    def _fits(self) -> bool:
+        """Of what was read, keeps the head alone, which may have come together with much of the body."""
+        most = self._keeper.limits.max_head
+        end = response.head_end(self._head, self._interim) if self._status else len(self._head)
+        if end > most:
+            self.fail("header_too_large", f"the head of the answer has more than {most} bytes")
+            return False
+        self._head = self._head[:end]
+        return True
+
     def _check_size(self) -> None:
         limits = self._keeper.limits
         if self._interim > limits.max_interim:
             self.fail("protocol", f"more than {limits.max_interim} interim answers (1xx)")
-        elif not self._status:
-            if self._received > limits.max_head:
-                self.fail("header_too_large", f"the head of the answer has more than {limits.max_head} bytes")
-        elif self._body_size >= limits.max_response or self._received > limits.max_head + limits.max_response:
+        elif self._status and (
+            self._body_size >= limits.max_response or self._received > limits.max_head + limits.max_response
+        ):
             # The status is known, and that is what counts. The rest is not worth reading.
             self._succeed(reusable=False)
 
@@ -249,6 +274,7 @@ class Connection(asyncio.Protocol):
         if reusable:
             waiter, self._waiter = self._waiter, None
             self._reused = True
+            self._head = self._body = b""
             self._keeper.free(self, now)
             if not waiter.done():  # type: ignore[union-attr]
                 waiter.set_result(outcome)  # type: ignore[union-attr]
@@ -257,6 +283,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, outcome: Outcome | None) -> None:
         waiter, self._waiter = self._waiter, None
+        self._head = self._body = b""
         if waiter is not None and not waiter.done():
             waiter.set_result(outcome)
         self._keeper.dropped(self)

@@ -10,11 +10,12 @@ class SenderLimits:
 
     `total` covers everything from the lookup to the last byte of the answer; the others only say how
     much of it a phase may use. `response` is the wait for the first byte of the answer. Common servers
-    close an idle connection after five seconds and more; `idle` stays below.
+    close an idle connection after five seconds and more; `idle` stays below. `resolve` is above the
+    five seconds after which the system's resolver turns to its next server.
     """
 
     total: float = 30.0
-    resolve: float = 5.0
+    resolve: float = 10.0
     connect: float = 10.0
     tls: float = 10.0
     write: float = 10.0

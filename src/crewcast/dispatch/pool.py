@@ -30,8 +30,9 @@ class Pool:
         while shelf:
             connection = shelf.pop()
             del self._idle[connection]
-            if connection.is_open():
+            if connection.is_quiet():
                 return connection
+            connection.abort()
         return None
 
     def opened(self, connection: Connection) -> None:

@@ -7,15 +7,14 @@ from email.utils import parsedate_to_datetime
 from crewcast.core.backoff import SECOND
 
 EXCERPT = 512  # characters of a response body that are kept
+EXCERPT_BYTES = 4 * EXCERPT
 
 _RETRY_AFTER = re.compile(rb"\r\nretry-after:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE)
-_FRAMED = re.compile(rb"\r\n(?:content-length|transfer-encoding):", re.IGNORECASE)
+_FRAMED = re.compile(
+    rb"\r\n(?:content-length:|transfer-encoding:(?:[^\r\n]*[ \t,])?chunked[ \t]*\r\n)", re.IGNORECASE
+)
 _CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
 _CONTROL |= dict.fromkeys(map(ord, "\t\r\n"), " ")
-# What turns or hides the text around it on a screen; line and paragraph separators.
-_CONTROL |= dict.fromkeys(
-    (0x61C, *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A)), " "
-)
 # Longer waits say nothing more: whoever honours this clamps it far below.
 _LONGEST = 366 * 86400 * SECOND
 
@@ -25,6 +24,14 @@ def final_head(raw: bytes, interim: int) -> bytes:
     for _ in range(interim):
         raw = raw.lstrip(b"\r\n").partition(b"\r\n\r\n")[2]
     return raw.lstrip(b"\r\n").partition(b"\r\n\r\n")[0] + b"\r\n"
+
+
+def head_end(raw: bytes, interim: int) -> int:
+    """How much of what was read from the start is the head of the answer, `interim` 1xx heads included."""
+    rest = raw
+    for _ in range(interim + 1):
+        rest = rest.lstrip(b"\r\n").partition(b"\r\n\r\n")[2]
+    return len(raw) - len(rest)
 
 
 def is_framed(head: bytes) -> bool:
@@ -55,8 +62,14 @@ def retry_after(head: bytes, now: int) -> int | None:
 
 
 def excerpt(body: bytes) -> str | None:
-    """The start of a body as text that is safe to show in a list; None for an empty one."""
+    """The start of a body as text that is safe to show in a list; None for an empty one.
+
+    Control characters are replaced. So is whatever is not to be seen itself but turns, hides or
+    breaks the text around it: marks of direction, separators, tags, characters that mean nothing.
+    """
     if not body:
         return None
-    text = body[: 4 * EXCERPT].decode("utf-8", "replace")[:EXCERPT]
-    return text if text.isascii() and text.isprintable() else text.translate(_CONTROL)
+    text = body[:EXCERPT_BYTES].decode("utf-8", "replace")[:EXCERPT]
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " for c in text.translate(_CONTROL))

@@ -11,10 +11,11 @@ from crewcast.clock import RealClock
 from crewcast.core.outcome import Outcome
 from crewcast.core.url import Target
 from crewcast.dispatch.connection import Connection
-from crewcast.dispatch.dial import Dialer, NoConnection
+from crewcast.dispatch.dial import NOT_SENT, Dialer, NoConnection
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.limits import SenderLimits
 from crewcast.dispatch.pool import Pool
+from crewcast.dispatch.proxy import Proxy
 from crewcast.dispatch.resolver import Resolver, ThreadResolver
 from crewcast.dispatch.transport import Headers
 
@@ -33,7 +34,9 @@ class _Route:
 
 
 class Sender:
-    """A Transport over HTTP/1.1, with keep-alive and without redirects, cookies, proxies and compression.
+    """A Transport over HTTP/1.1, with keep-alive and without redirects, cookies and compression.
+
+    No proxy but the one that it is given: the environment is not asked.
 
     `monotonic` measures durations and deadlines (the loop's own time is in whole milliseconds on
     uvloop), `now` is the wall clock in microseconds for Retry-After dates.
@@ -46,6 +49,7 @@ class Sender:
         limits: SenderLimits = SenderLimits(),  # noqa: B008 - a frozen value
         resolver: Resolver | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: Proxy | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], int] = RealClock().now,  # noqa: B008 - stateless
     ) -> None:
@@ -53,7 +57,7 @@ class Sender:
         self._monotonic = monotonic
         self._pool = Pool(limits, monotonic, now)
         self._dialer = Dialer(
-            policy, limits, resolver or ThreadResolver(), ssl_context or _tls_context(), monotonic
+            policy, limits, resolver or ThreadResolver(), ssl_context or _tls_context(), monotonic, proxy
         )
         self._routes: dict[Target, _Route] = {}
         self._shelves: dict[tuple[str, str, int], list[Connection]] = {}
@@ -118,10 +122,7 @@ class Sender:
             dialled.abort()
             return Outcome("stopped", detail="the server is stopping")
         if not dialled.is_open():
-            took = int((now - started) * 1_000_000)
-            return Outcome(
-                "closed", None, None, took, "the connection was closed before the request was sent"
-            )
+            return Outcome("closed", None, None, int((now - started) * 1_000_000), NOT_SENT)
         waiter = dialled.exchange(message, started, now, until)
         try:
             outcome = await waiter

@@ -1,10 +1,12 @@
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
 import uvloop
 
+from tests.contract.sender.listeners import Listeners
 from tests.contract.sender.subscriber import Authority
 
 T = TypeVar("T")
@@ -25,3 +27,13 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, T]], T]
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def listeners() -> Iterator[Listeners]:
+    for _ in range(20):
+        with contextlib.suppress(OSError):  # the port is taken on one of the other addresses
+            listening = Listeners()
+            break
+    yield listening
+    listening.close()

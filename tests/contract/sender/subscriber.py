@@ -176,6 +176,23 @@ class FakeResolver:
         pass
 
 
+class Names:
+    """Addresses by name; the first lookup of a name has its first list, the last one stays."""
+
+    def __init__(self, **names: list[list[str]]) -> None:
+        self._by = {name.replace("_", "."): FakeResolver(*lists) for name, lists in names.items()}
+        self.asked: list[str] = []
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        self.asked.append(host)
+        if host not in self._by:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return await self._by[host].resolve(host, port)
+
+    def close(self) -> None:
+        pass
+
+
 class Authority:
     """A certificate authority of our own, and certificates by it."""
 
@@ -185,12 +202,40 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test Authority")])
         self._cert = self._sign(self._name, self._key.public_key(), [], days=30, authority=True)
 
-    def server(self, name: str, days: int = 30) -> ssl.SSLContext:
-        """A server's context with a certificate for `name`, expired if `days` is negative."""
+    def server(self, name: str, days: int = 30, since: int = -60) -> ssl.SSLContext:
+        """A server's context with a certificate for `name`, good from `since` days from now to `days`."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        cert = self._sign(subject, key.public_key(), [x509.DNSName(name)], days=days, authority=False)
-        pem = self._folder / f"{name}{days}.pem"
+        cert = self._sign(
+            subject, key.public_key(), [x509.DNSName(name)], since=since, days=days, authority=False
+        )
+        return self._context(f"{name}{days}", key, cert)
+
+    def self_signed(self, name: str) -> ssl.SSLContext:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        now = dt.datetime.now(dt.UTC)
+        cert = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return self._context(f"{name}-self", key, cert)
+
+    def client(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cadata=self.pem())
+
+    def pem(self) -> str:
+        return self._cert.public_bytes(serialization.Encoding.PEM).decode()
+
+    def _context(self, file: str, key: ec.EllipticCurvePrivateKey, cert: x509.Certificate) -> ssl.SSLContext:
+        pem = self._folder / f"{file}.pem"
         pem.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -201,10 +246,6 @@ class Authority:
         context.load_cert_chain(pem)
         return context
 
-    def client(self) -> ssl.SSLContext:
-        pem = self._cert.public_bytes(serialization.Encoding.PEM).decode()
-        return ssl.create_default_context(cadata=pem)
-
     def _sign(
         self,
         subject: x509.Name,
@@ -213,6 +254,7 @@ class Authority:
         *,
         days: int,
         authority: bool,
+        since: int = -60,
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         day = dt.timedelta(days=1)
@@ -222,7 +264,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - 60 * day)
+            .not_valid_before(now + since * day)
             .not_valid_after(now + days * day)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             # Newer Pythons ask for what real authorities always write.

@@ -1,14 +1,19 @@
 """Where a sender connects to, and whom it believes."""
 
 import asyncio
+import errno
 import ipaddress
+import os
+import resource
 import socket
+import ssl
+import warnings
 
 import pytest
 
 from crewcast.core import url
 from crewcast.dispatch.egress import EgressPolicy
-from crewcast.dispatch.sender import Sender
+from crewcast.dispatch.sender import Sender, _tls_context
 from tests.contract.sender.subscriber import (
     DEV,
     HEADERS,
@@ -64,17 +69,40 @@ def test_http_is_blocked_unless_allowed(run):
 
 
 @pytest.mark.parametrize(
-    "addresses",
-    [["127.0.0.1"], ["::ffff:127.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["2001:4860:4860::8888", "10.0.0.1"]],
+    ("addresses", "told"),
+    [
+        (["127.0.0.1"], "127.0.0.1, a loopback address"),
+        (["::ffff:127.0.0.1"], "(127.0.0.1), an IPv4 address in an IPv6 one"),
+        (["10.0.0.1", "127.0.0.1", "::1"], "10.0.0.1, a private address"),
+    ],
 )
-def test_a_name_with_one_address_that_is_not_allowed_is_blocked(run, addresses):
+def test_a_name_without_an_allowed_address_is_blocked(run, addresses, told):
     async def scenario():
         sender = Sender(STRICT, resolver=FakeResolver(addresses))
         async with Subscriber(AGAIN) as subscriber:
             outcome = await _post(sender, f"http://hooks.example:{subscriber.port}/")
             assert outcome.kind == "blocked"
-            assert addresses[-1].rpartition(":")[2] in (outcome.detail or "").replace("7f00:1", "127.0.0.1")
+            assert told in (outcome.detail or "")
             assert subscriber.accepts == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("inner", ["127.0.0.2", "::1"])
+@pytest.mark.parametrize("first", [True, False])
+def test_of_mixed_addresses_the_allowed_ones_alone_are_tried(run, inner, first):
+    """127.0.0.1 plays the public address. Even when it refuses, the other is not there."""
+
+    async def scenario():
+        policy = EgressPolicy(allow_http=True, allow=(ipaddress.ip_network("127.0.0.1/32"),))
+        addresses = [inner, "127.0.0.1"] if first else ["127.0.0.1", inner]
+        sender = Sender(policy, resolver=FakeResolver(addresses))
+        async with Subscriber(AGAIN) as good, Subscriber(AGAIN, host=inner) as internal:
+            assert (await sender.post(good.target(host="hooks.example"), HEADERS, b"")).accepted
+            outcome = await _post(sender, f"http://hooks.example:{internal.port}/")
+            assert outcome.kind == "refused"
+            assert inner not in (outcome.detail or "")
+            assert (good.accepts, internal.accepts) == (1, 0)
 
     run(scenario())
 
@@ -142,6 +170,45 @@ def test_the_next_address_is_tried(run):
     run(scenario())
 
 
+def test_a_name_that_the_operator_vouches_for_may_be_anywhere(run):
+    async def scenario():
+        policy = EgressPolicy(allow_http=True, allow_hosts=("receiver", "*.inner.example"))
+        async with Subscriber(AGAIN) as subscriber:
+            sender = Sender(policy, resolver=FakeResolver(["127.0.0.1"]))
+            kinds = [
+                (await sender.post(subscriber.target(host=host), HEADERS, b"")).kind
+                for host in ("receiver", "a.inner.example", "a.b.inner.example", "inner.example", "127.0.0.1")
+            ]
+            await sender.close()
+            assert kinds == ["ok", "ok", "ok", "blocked", "blocked"]
+            assert subscriber.accepts == 3
+
+    run(scenario())
+
+
+def test_a_denied_network_is_denied_to_everybody(run):
+    async def scenario():
+        policy = EgressPolicy(
+            allow_http=True,
+            allow_loopback=True,
+            allow=(ipaddress.ip_network("127.0.0.0/8"),),
+            allow_hosts=("receiver",),
+            deny=(ipaddress.ip_network("127.0.0.1/32"),),
+        )
+        async with Subscriber(AGAIN) as subscriber:
+            sender = Sender(policy, resolver=FakeResolver(["127.0.0.1"]))
+            for host in ("receiver", "127.0.0.1", "localhost"):
+                outcome = await sender.post(subscriber.target(host=host), HEADERS, b"")
+                assert (outcome.kind, outcome.detail) == (
+                    "blocked",
+                    "goes to 127.0.0.1, which the operator denies",
+                )
+            await sender.close()
+            assert subscriber.accepts == 0
+
+    run(scenario())
+
+
 def test_all_addresses_refuse(run):
     sender = Sender(DEV, resolver=FakeResolver(["127.0.0.3", "127.0.0.2"]))
     outcome = run(_post(sender, f"http://hooks.example:{_closed_port()}/"))
@@ -176,13 +243,17 @@ def test_a_good_certificate_and_keep_alive(run, authority):
 
 
 @pytest.mark.parametrize(
-    ("name", "days", "said"),
-    [("other.example", 30, "Hostname mismatch"), ("hooks.example", -1, "expired")],
+    ("name", "days", "since", "said"),
+    [
+        ("other.example", 30, -60, "Hostname mismatch"),
+        ("hooks.example", -1, -60, "expired"),
+        ("hooks.example", 30, 1, "not yet valid"),
+    ],
 )
-def test_a_bad_certificate(run, authority, name, days, said):
+def test_a_bad_certificate(run, authority, name, days, since, said):
     async def scenario():
         sender = Sender(DEV, resolver=FakeResolver(["127.0.0.1"]), ssl_context=authority.client())
-        async with Subscriber(AGAIN, authority.server(name, days)) as subscriber:
+        async with Subscriber(AGAIN, authority.server(name, days, since)) as subscriber:
             outcome = await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"{}")
             await sender.close()
             assert not subscriber.requests
@@ -254,3 +325,97 @@ def test_the_name_is_sent_as_sni(run, authority):
         assert seen == ["hooks.example"]
 
     run(scenario())
+
+
+def test_a_self_signed_certificate(run, authority):
+    async def scenario():
+        sender = Sender(DEV, resolver=FakeResolver(["127.0.0.1"]), ssl_context=authority.client())
+        async with Subscriber(AGAIN, authority.self_signed("hooks.example")) as subscriber:
+            outcome = await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"{}")
+            await sender.close()
+            assert not subscriber.requests
+            return outcome
+
+    outcome = run(scenario())
+    assert (outcome.kind, outcome.status) == ("tls", None)
+    assert "self-signed" in (outcome.detail or "")
+
+
+def test_a_certificate_for_a_name_is_none_for_its_address(run, authority):
+    async def scenario():
+        sender = Sender(DEV, ssl_context=authority.client())
+        async with Subscriber(AGAIN, authority.server("hooks.example")) as subscriber:
+            outcome = await sender.post(subscriber.target(), HEADERS, b"{}")
+            await sender.close()
+            return outcome
+
+    outcome = run(scenario())
+    assert outcome.kind == "tls"
+    assert "IP address mismatch" in (outcome.detail or "")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_old_tls_is_not_spoken(run, authority, version):
+    async def scenario():
+        context = authority.server("hooks.example")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = version
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        ours = _tls_context()
+        ours.load_verify_locations(cadata=authority.pem())
+        sender = Sender(DEV, resolver=FakeResolver(["127.0.0.1"]), ssl_context=ours)
+        async with Subscriber(AGAIN, context) as subscriber:
+            outcome = await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"{}")
+            # The same subscriber is fine once it speaks something newer: it was the version.
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            newer = await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"{}")
+            await sender.close()
+            return outcome, newer
+
+    outcome, newer = run(scenario())
+    assert (outcome.kind, outcome.status) == ("tls", None)
+    assert newer.accepted
+
+
+def test_what_this_machine_is_out_of_is_not_the_subscriber_s_fault(run):
+    async def scenario():
+        async with Subscriber(AGAIN) as subscriber:
+            sender = Sender(DEV)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            with socket.socket() as last:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno(), hard))
+                try:
+                    outcome = await sender.post(subscriber.target(), HEADERS, b"")
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            again = await sender.post(subscriber.target(), HEADERS, b"")
+            await sender.close()
+            return outcome, again
+
+    outcome, again = run(scenario())
+    assert (outcome.kind, outcome.ours) == ("local", True)
+    assert "open files" in (outcome.detail or "")
+    assert again.accepted
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EHOSTUNREACH, errno.ECONNRESET, errno.ETIMEDOUT])
+def test_whatever_the_system_says_of_a_new_connection_is_an_outcome(monkeypatch, scheme, code):
+    """A host may become unreachable in the handshake; some systems tell of an early end by any call."""
+
+    async def scenario():
+        async def fails(*_: object, **__: object):
+            raise OSError(code, os.strerror(code))
+
+        async with Subscriber(AGAIN) as subscriber:
+            monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fails)
+            outcome = await _post(Sender(DEV), f"{scheme}://127.0.0.1:{subscriber.port}/")
+            monkeypatch.undo()
+            return outcome
+
+    outcome = asyncio.run(scenario())
+    late = "timeout:tls" if scheme == "https" else "closed"
+    early = "tls" if scheme == "https" else "closed"
+    assert outcome.kind == (late if code == errno.ETIMEDOUT else early)
+    assert outcome.detail

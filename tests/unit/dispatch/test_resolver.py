@@ -66,6 +66,87 @@ def test_lookups_are_bounded_and_a_silent_name_takes_one_thread():
     asyncio.run(scenario())
 
 
+def test_slow_names_get_half_of_the_threads_and_are_forgiven():
+    async def scenario() -> None:
+        go = threading.Event()
+        dead = True
+        at_work: list[str] = []
+        most = 0
+
+        def lookup(host, port):
+            nonlocal most
+            at_work.append(host)
+            most = max(most, sum(name.startswith("slow") for name in at_work))
+            if host.startswith("slow"):
+                go.wait(10)
+            at_work.remove(host)
+            if host.startswith("slow") and dead:
+                raise OSError(-3, "Temporary failure in name resolution")
+            return HERE
+
+        async def all_slow() -> list[asyncio.Task]:
+            waiting = [asyncio.create_task(resolver.resolve(f"slow{n}", 443)) for n in range(12)]
+            await asyncio.sleep(0)
+            return waiting
+
+        async def the_others() -> None:
+            for n in range(20):
+                assert await asyncio.wait_for(resolver.resolve(f"n{n}", 443), 5) == HERE
+
+        resolver = ThreadResolver(threads=4, lookup=lookup)
+        for lookup_of in await all_slow():
+            lookup_of.cancel()  # their time is up
+        await asyncio.sleep(0)
+        go.set()
+        while resolver._shared:
+            await asyncio.sleep(0.001)
+        assert len(resolver._slow) == 12
+
+        go.clear()
+        most = 0
+        waiting = await all_slow()
+        await the_others()
+        assert most == 2
+        dead = False
+        go.set()
+        assert await asyncio.gather(*waiting) == [HERE] * 12  # each has its turn
+        assert most == 2
+        assert not resolver._slow
+
+        go.clear()
+        waiting = await all_slow()
+        while len(at_work) < 4:  # nobody is slow any more
+            await asyncio.sleep(0.001)
+        go.set()
+        await asyncio.gather(*waiting)
+        resolver.close()
+
+    asyncio.run(scenario())
+
+
+def test_few_slow_names_are_remembered(monkeypatch):
+    monkeypatch.setattr("crewcast.dispatch.resolver.MOST_SLOW", 3)
+
+    async def scenario() -> None:
+        go = threading.Event()
+
+        def lookup(host, port):
+            go.wait(10)
+            return HERE
+
+        resolver = ThreadResolver(lookup=lookup)
+        for n in (1, 2, 3, 1, 4):
+            waiting = asyncio.create_task(resolver.resolve(f"n{n}", 443))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        assert list(resolver._slow) == ["n3", "n1", "n4"]
+        go.set()
+        resolver.close()
+
+    asyncio.run(scenario())
+
+
 def test_an_error_is_raised_where_it_is_awaited_and_the_thread_lives_on():
     async def scenario() -> None:
         def lookup(host, port):

@@ -69,9 +69,21 @@ def test_the_final_head_is_behind_the_interim_ones_and_before_the_body():
     assert response.final_head(raw, 2) == b"HTTP/1.1 503 No\r\nA: b\r\n"
 
 
+def test_the_size_of_a_head_is_that_of_all_heads_before_the_body():
+    interim = b"\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\n\r\n"
+    final = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
+    assert response.head_end(interim + final + b"x\r\n\r\ny", 1) == len(interim + final)
+    assert response.head_end(final + b"\r\n\r\n", 0) == len(final)
+    assert response.head_end(interim + b"HTTP/1.1 200", 1) == len(interim + b"HTTP/1.1 200")
+
+
 def test_is_framed():
     assert response.is_framed(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n")
-    assert response.is_framed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n")
+    for encoding in (b"chunked", b"Chunked ", b"gzip, chunked", b"gzip,chunked"):
+        assert response.is_framed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding:" + encoding + b"\r\nA: b\r\n")
+        assert response.is_framed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + encoding + b"\r\n")
+    for encoding in (b"gzip", b"xchunked", b"chunked, gzip", b"chunked;q=1", b"identity", b""):
+        assert not response.is_framed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + encoding + b"\r\n")
     assert not response.is_framed(b"HTTP/1.1 200 OK\r\nX-Content-Length: 2\r\n")
 
 
@@ -84,6 +96,8 @@ def test_is_framed():
         (b"a\r\n\tb\x00\x1b[2J\x7f", "a   b\ufffd\ufffd[2J\ufffd"),
         (b"\xff\xfe", "\ufffd\ufffd"),
         ("a\u202eb\u2028c\u200bd".encode(), "a b c d"),
+        ("a\u00adb\ufeffc\U000e0041d\u00a0e".encode(), "a b c d e"),
+        (b"\xed\xa0\x80\xed\xb0\x80", "\ufffd" * 6),
         (b"x" * 5000, "x" * 512),
         (("\U0001f600" * 600).encode(), "\U0001f600" * 512),
     ],
@@ -96,4 +110,13 @@ def test_excerpt(body, text):
 def test_an_excerpt_is_short_and_harmless(body):
     text = response.excerpt(body) or ""
     assert len(text) <= 512
-    assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or c in "\u2028\u2029\u202e" for c in text)
+    assert text.isprintable()
+    assert text.encode("utf-8").decode("utf-8") == text
+
+
+@given(st.text(max_size=600))
+def test_an_excerpt_keeps_what_can_be_seen(body):
+    text = response.excerpt(body.encode("utf-8", "replace")) or ""
+    kept = body.encode("utf-8", "replace").decode()[:512]
+    assert len(text) == len(kept)
+    assert all(one == other for one, other in zip(text, kept, strict=True) if other.isprintable())

@@ -42,14 +42,14 @@ def name_of(flow: Any) -> str:
 
 def inputs_of(flow: Any) -> list[str]:
     """The fields of the flow's state, sorted, without the id that CrewAI adds. A flow requires none of them."""
-    state = flow.state
+    state = _state(flow)
     fields = state if isinstance(state, dict) else type(state).model_fields
     return sorted(text(name) for name in fields if name != "id")
 
 
 def required_of(flow: Any) -> list[str]:
     """The fields that have no value before the inputs come: a declarative flow's schema may have some."""
-    state = flow.state
+    state = _state(flow)
     if isinstance(state, dict):
         return []
     fields = type(state).model_fields
@@ -68,6 +68,11 @@ def without_default(error: BaseException, flow_class: type) -> list[str]:
     if any(each["type"] != "missing" for each in found):
         return []
     return sorted(".".join(text(part) for part in each["loc"]) for each in found)
+
+
+def _state(flow: Any) -> Any:
+    """The state itself: releases before 1.15 show it through a proxy that hides its model."""
+    return getattr(flow, "_state", None) or flow.state
 
 
 def misfit(error: BaseException) -> str:
@@ -95,7 +100,7 @@ def asks_at_terminal(flow: Any) -> bool:
 
 def takes_others(flow: Any) -> bool:
     """Whether an input that is no field of the state is kept: in a dict it is."""
-    state = flow.state
+    state = _state(flow)
     return isinstance(state, dict) or type(state).model_config.get("extra") == "allow"
 
 

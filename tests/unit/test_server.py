@@ -1,0 +1,39 @@
+"""What the composition root makes of the settings."""
+
+import math
+from ipaddress import ip_address
+
+from crewcast import config
+from crewcast.core import url
+from crewcast.dispatch.limits import SenderLimits
+from crewcast.server import egress_policy, sender_limits
+
+
+def settings(command="serve", **environ):
+    return config.load(command, {}, {f"CREWCAST_{name.upper()}": value for name, value in environ.items()})
+
+
+def test_the_limits_of_the_sender_are_its_own_defaults_unless_they_are_set():
+    assert sender_limits(settings()) == SenderLimits()
+    told = sender_limits(settings(delivery_timeout="60", connect_timeout="3", response_timeout="20"))
+    assert (told.total, told.resolve, told.connect, told.tls, told.response) == (60, 3, 3, 3, 20)
+    assert math.isinf(sender_limits(settings(delivery_timeout="60")).response)
+
+
+def test_the_rules_of_the_operator_reach_the_guard():
+    policy = egress_policy(
+        settings(allow_networks="10.0.0.0/8", allow_hosts="localhost", deny_networks="10.1.0.0/16")
+    )
+    assert policy.check_address(ip_address("10.0.0.1"), "x") is None
+    assert policy.check_address(ip_address("10.1.0.1"), "x") is not None
+    assert policy.check_url(url.parse("https://localhost/")) is None
+    assert policy.check_url(url.parse("http://localhost/")) == "is not https"
+
+
+def test_dev_alone_opens_loopback_and_http():
+    for command, allowed in (("dev", True), ("serve", False)):
+        policy = egress_policy(settings(command))
+        assert (policy.check_url(url.parse("http://hooks.example/")) is None) == allowed
+        assert (policy.check_url(url.parse("https://127.0.0.1/")) is None) == allowed
+        assert (policy.check_address(ip_address("::1"), "x") is None) == allowed
+        assert policy.check_address(ip_address("10.0.0.1"), "x") is not None
