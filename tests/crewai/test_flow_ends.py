@@ -3,6 +3,7 @@
 import pytest
 
 from tests.crewai.flow_lab import HEADER
+from tests.crewai.releases import since
 
 BAD = """
 def bad(text="no model", name="bad"):
@@ -219,21 +220,29 @@ def test_more_calls_than_crewai_allows_are_told_in_its_words(run_flow):
 class F(Flow):
     @start()
     def begin(self): pass
-    @listen(or_(begin, "again"))
+    @listen("again")
     def work(self): pass
-    @router(work)
+    @router(or_(begin, work))
     def check(self):
         return "again"
 """)
     assert len(told.tasks) == 1 + 2 * 100
-    assert told.tasks[-2:] == [("work-100", "completed", ""), ("check-100", "completed", "again")]
-    assert told.outcome["error"].startswith("RecursionError: Method 'work' has been called 100 times")
+    assert told.tasks[-2:] == [("check-100", "completed", "again"), ("work-100", "completed", "")]
+    assert told.outcome["error"].startswith("RecursionError: Method 'check' has been called 100 times")
 
 
-def test_two_hundred_turns_where_the_flow_allows_them(run_flow):
-    told = run_flow("""
+@pytest.mark.parametrize(
+    "allow",
+    [
+        pytest.param("max_method_calls = 300", marks=since("1.13.0", "flows that are models")),
+        "def __init__(self): super().__init__(max_method_calls=300)",
+    ],
+)
+def test_two_hundred_turns_where_the_flow_allows_them(run_flow, allow):
+    told = run_flow(
+        """
 class F(Flow):
-    max_method_calls = 300
+    ALLOW
     @start()
     def begin(self): self.state["n"] = 0
     @router(or_(begin, "again"))
@@ -242,7 +251,8 @@ class F(Flow):
         return "again" if self.state["n"] < 200 else "done"
     @listen("done")
     def end(self): return self.state["n"]
-""")
+""".replace("ALLOW", allow)
+    )
     assert [name for name, _, _ in told.tasks[-2:]] == ["turn-200", "end"]
     assert told.outcome["output"] == "200"
 

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.crewai.flow_lab import tell
+from tests.crewai.releases import since
+
+declarative = since("1.15.0", "declarative flows")
 
 # The state, and what comes of it
 
@@ -34,7 +37,17 @@ PYDANTIC = 'class State(BaseModel):\n    topic: str = "tea"\n    n: int = Field(
         (stated("", "Flow[dict]"), [], False),
         (stated("", "Flow"), [], False),
         (stated("", "Flow", "pass\n    initial_state = {'topic': 'tea', 'n': 1}"), ["n", "topic"], False),
-        (stated(PYDANTIC, "Flow", "pass\n    initial_state = State()"), ["n", "topic"], True),
+        pytest.param(
+            stated(PYDANTIC, "Flow", "pass\n    initial_state = State()"),
+            ["n", "topic"],
+            True,
+            marks=since("1.13.0", "ids for states that are objects without one"),
+        ),
+        (
+            stated(PYDANTIC.replace("BaseModel", "FlowState"), "Flow", "pass\n    initial_state = State()"),
+            ["n", "topic"],
+            True,
+        ),
         (
             stated(PYDANTIC.replace("BaseModel", "FlowState"), "Flow", "pass\n    initial_state = State"),
             ["n", "topic"],
@@ -49,6 +62,7 @@ PYDANTIC = 'class State(BaseModel):\n    topic: str = "tea"\n    n: int = Field(
         "none",
         "initial dict",
         "initial object",
+        "initial flow state",
         "initial class",
     ],
 )
@@ -132,6 +146,7 @@ def test_a_flow_that_takes_arguments_is_told(describe_flow):
     )
 
 
+@since("1.15.0", "a check of the names of methods")
 def test_a_method_that_crewai_does_not_take_is_told_in_its_words(describe_flow):
     told = describe_flow("class F(Flow):\n    @start()\n    def größe(self): pass")
     assert "Flow method names must match" in told["error"]
@@ -216,9 +231,11 @@ class Base(Flow):
     @start()
     def one(self): return type(self).__name__
 class First(Base):
-    one = start()(lambda self: self.state.get("who", "First"))
+    @start()
+    def one(self): return self.state.get("who", "First")
 class Second(Base):
-    one = start()(lambda self: "Second")
+    @start()
+    def one(self): return "Second"
 """
 
 
@@ -405,12 +422,14 @@ methods:
 """
 
 
+@declarative
 def test_a_declared_flow_is_described(describe_flow):
     told = describe_flow(PARTS, files=FILES)
     assert (told["op"], told["name"], told["tasks"]) == ("described", "Declared", None)
     assert (told["inputs"], told["required"], told["only"]) == (["n", "rows", "topic"], ["topic"], True)
 
 
+@declarative
 def test_a_declared_flow_runs_each_kind_of_action(run_flow, stub_llm):
     told = run_flow(PARTS, files=FILES, inputs={"topic": "tea"}, stub_llm=stub_llm)
     assert [(name, status) for name, status, _ in told.tasks] == [
@@ -423,29 +442,34 @@ def test_a_declared_flow_runs_each_kind_of_action(run_flow, stub_llm):
     assert told.outcome["output"] == outputs["last"]
 
 
+@declarative
 def test_a_declared_flow_needs_what_its_schema_requires(run_flow):
     told = run_flow(PARTS, files=FILES, inputs={"n": 1})
     assert (told.outcome["kind"], told.outcome["error"]) == ("input", "topic; the flow takes: n, rows, topic")
 
 
+@declarative
 def test_a_declared_flow_checks_its_inputs(run_flow):
     told = run_flow(PARTS, files=FILES, inputs={"topic": "tea", "n": "many"})
     assert told.outcome["kind"] == "invalid"
     assert told.outcome["error"].startswith("n: Input should be a valid integer")
 
 
+@declarative
 def test_a_script_in_a_declaration_is_refused_by_crewai_and_the_error_says_what_allows_it(describe_flow):
     told = describe_flow("", files={"flow.yaml": SCRIPT})
     assert (told["op"], told["kind"]) == ("failed", "load")
     assert "Set CREWAI_ALLOW_FLOW_SCRIPT_EXECUTION=1 to enable it" in told["error"]
 
 
+@declarative
 def test_a_script_in_a_declaration_runs_where_the_project_allows_it(run_flow):
     told = run_flow("", files={"flow.yaml": SCRIPT, ".env": "CREWAI_ALLOW_FLOW_SCRIPT_EXECUTION=1\n"})
     # The state has an id.
     assert told.tasks == [("only", "completed", "1")]
 
 
+@declarative
 def test_an_action_that_is_nowhere_is_named(describe_flow):
     told = describe_flow("", files={"flow.yaml": DECLARED.replace("lab.main:shout", "lab.main:nowhere")})
     assert "loud" in told["error"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crewcast.crew.child import crews, events, flows, preload, wire
+from crewcast.crew.child import capture, crews, events, flows, preload, wire
 from crewcast.crew.child.events import EXTRACTORS
 from tests.crewai.releases import has, since
 
@@ -423,32 +423,56 @@ def test_no_env_file_is_read_while_importing(tmp_path):
 def flow_of(**members):
     """An object of a flow that has one method and these members."""
     flow = importlib.import_module("crewai.flow.flow")
-    members["begin"] = flow.start()(members.pop("begin", lambda self: None))
+    begin = members.pop("begin", lambda self: None)
+    # Releases before 1.14.7 look a method up by it.
+    begin.__name__ = "begin"
+    members["begin"] = flow.start()(begin)
     return type("Lab", (flow.Flow,), members)()
 
 
 def test_a_flow_has_what_is_read():
     flow = importlib.import_module("crewai.flow.flow").Flow
-    fields = set(flow.model_fields)
-    assert {"name", "stream", "suppress_flow_events", "input_provider", "initial_state"} <= fields
     assert "inputs" in inspect.signature(flow.kickoff).parameters
     made = flow_of()
-    assert made._definition.name == "Lab"
-    assert set(made._definition.methods) == {"begin"}
-    assert made._definition.methods["begin"].human_feedback is None
-    assert isinstance(made.usage_metrics, importlib.import_module("pydantic").BaseModel)
+    # A flow is a model since 1.13.
+    there = set(getattr(flow, "model_fields", ())) or set(dir(made))
+    assert {"name", "stream", "suppress_flow_events", "input_provider", "initial_state"} <= there
+    assert isinstance(made._state, dict)
+    assert (flows.acts(type(made)), flows.begins(made), flows.name_of(made)) == (True, True, "Lab")
+    assert (flows.acts(flow), flows.begins(flow())) == (False, False)
 
 
-def test_a_flows_own_machinery_is_marked():
+def test_the_methods_of_a_flow_are_where_they_are_looked_for():
+    made = flow_of()
+    if has("1.14.7"):
+        definition = made._definition if has("1.15.0") else made.flow_definition()
+        assert definition.name == "Lab"
+        assert set(definition.methods) == {"begin"}
+        assert definition.methods["begin"].is_start is True
+        assert definition.methods["begin"].human_feedback is None
+        assert set(type(made).flow_definition().methods) == {"begin"}
+    else:
+        assert not hasattr(made, "_definition")
+        assert (made._start_methods, type(made)._listeners) == (["begin"], {})
+        assert set(made._methods) == {"begin"}
+
+
+@since("1.15.0", "the usage of a flow")
+def test_a_flow_has_the_usage_of_its_models():
+    assert isinstance(flow_of().usage_metrics, importlib.import_module("pydantic").BaseModel)
+
+
+def test_a_flows_own_machinery_is_known():
     """What `capture.py` lets run while a project is loaded."""
     flow = importlib.import_module("crewai.flow.flow").Flow
-    agents = importlib.import_module("crewai.agents.agent_executor").AgentExecutor
-    memories = [
+    agents = "crewai.agents" if has("1.15.29") else "crewai.experimental"
+    machinery = [
+        importlib.import_module(f"{agents}.agent_executor").AgentExecutor,
         importlib.import_module("crewai.memory.encoding_flow").EncodingFlow,
         importlib.import_module("crewai.memory.recall_flow").RecallFlow,
     ]
-    assert flow.is_crewai_internal is False
-    assert all(each.is_crewai_internal and issubclass(each, flow) for each in [agents, *memories])
+    assert all(capture.is_machinery(each) and issubclass(each, flow) for each in machinery)
+    assert not any(map(capture.is_machinery, [flow, type(flow_of()), importlib.import_module("crewai").Crew]))
 
 
 def test_a_state_without_a_default_is_an_error_of_the_flow():
@@ -508,6 +532,7 @@ def test_outputs_have_the_names_that_are_looked_for():
         assert "raw" in getattr(importlib.import_module(module), name).model_fields
 
 
+@since("1.15.0", "declarative flows")
 def test_a_script_in_a_declaration_names_the_variable_that_allows_it(monkeypatch):
     monkeypatch.delenv("CREWAI_ALLOW_FLOW_SCRIPT_EXECUTION", raising=False)
     declaration = {

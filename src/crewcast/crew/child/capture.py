@@ -14,6 +14,9 @@ KICKOFFS = (
     "akickoff_for_each",
 )
 
+# The flows that CrewAI itself is made of, by their modules: a release before 1.15.15 does not mark them.
+MACHINERY = ("crewai.experimental.agent_executor", "crewai.memory.encoding_flow", "crewai.memory.recall_flow")
+
 
 class KickedOff(BaseException):
     """Leaves the project's code at its kickoff. No Exception: scripts catch those and print them."""
@@ -50,9 +53,14 @@ def stopped_at_kickoff() -> Iterator[Captured]:
             setattr(owner, name, method)
 
 
+def is_machinery(class_: type) -> bool:
+    """Whether this is a flow that CrewAI itself is made of."""
+    return bool(getattr(class_, "is_crewai_internal", class_.__module__ in MACHINERY))
+
+
 def _stopping(method: Any, captured: Captured) -> Any:
     def stop(self: Any, *args: Any, **inputs: Any) -> Any:
-        if getattr(type(self), "is_crewai_internal", False):
+        if is_machinery(type(self)):
             # An agent and a memory are flows inside; a project may use one on its way to its crew.
             return method(self, *args, **inputs)
         if captured.value is None:

@@ -6,6 +6,7 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
+from .errors import has_frame
 from .tasks import TaskBook
 from .wire import as_text, text
 
@@ -27,16 +28,23 @@ def acts(flow_class: Any) -> bool:
         return True
 
 
+def _definition(flow: Any) -> Any:
+    """What the flow consists of, where the release has such a thing; in 1.14.7 the class has it alone."""
+    definition = getattr(flow, "_definition", None)
+    define = getattr(flow, "flow_definition", None)
+    return define() if definition is None and define is not None else definition
+
+
 def begins(flow: Any) -> bool:
     """Whether a kickoff does anything: it runs the methods that start."""
-    definition = getattr(flow, "_definition", None)
+    definition = _definition(flow)
     if definition is None:
         return bool(getattr(flow, "_start_methods", None))
     return any(getattr(method, "is_start", True) for method in definition.methods.values())
 
 
 def name_of(flow: Any) -> str:
-    definition = getattr(flow, "_definition", None)
+    definition = _definition(flow)
     return text(getattr(flow, "name", None) or getattr(definition, "name", None) or type(flow).__name__)
 
 
@@ -61,8 +69,11 @@ def required_of(flow: Any) -> list[str]:
 def without_default(error: BaseException, flow_class: type) -> list[str]:
     """The fields of the flow's state that it needs and has no default for, if that is why it cannot be made."""
     details = getattr(error, "errors", None)
-    # A flow is a model itself, and its error has swallowed that of its state.
-    if not callable(details) or getattr(error, "title", "") != flow_class.__name__:
+    # A flow is a model itself, and its error has swallowed that of its state. Before 1.13 it is none.
+    of_the_state = getattr(error, "title", "") == flow_class.__name__ or has_frame(
+        error, "_create_initial_state"
+    )
+    if not callable(details) or not of_the_state:
         return []
     found = details()
     if any(each["type"] != "missing" for each in found):
@@ -125,7 +136,7 @@ def kick_off(flow: Any, inputs: dict[str, Any]) -> tuple[str, Any]:
 
 
 def _methods(flow: Any) -> dict[str, Any]:
-    definition = getattr(flow, "_definition", None)
+    definition = _definition(flow)
     methods = getattr(definition, "methods", None) or getattr(flow, "_methods", {})
     return {text(name): method for name, method in methods.items()}
 
