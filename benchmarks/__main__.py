@@ -1,8 +1,8 @@
 import argparse
 
-from benchmarks import crew, delivery
+from benchmarks import crew, delivery, waiting
 
-PARTS = {"delivery": delivery.report, "crew": crew.report}
+PARTS = {"delivery": delivery.report, "waiting": waiting.report, "crew": crew.report}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(

@@ -1,6 +1,7 @@
 """Every setting, listed once: flags, `CREWCAST_*` variables, `crewcast.toml` and the docs come from here."""
 
 import argparse
+import base64
 import ipaddress
 import tomllib
 from collections.abc import Callable, Mapping
@@ -42,6 +43,13 @@ def _limit(value: Any) -> float:
     return number
 
 
+def _rate(value: Any) -> float:
+    number = float(str(value))
+    if number != 0 and not 0.001 <= number <= 100_000:
+        raise ValueError("must be a number a second between 0.001 and 100000, or 0")
+    return number
+
+
 def _schedule(value: Any) -> tuple[float, ...]:
     parts = value if isinstance(value, list) else str(value).split(",")
     waits = tuple(_seconds(part) for part in parts)
@@ -72,6 +80,24 @@ def _text(value: Any) -> str:
 
 def _path(value: Any) -> Path:
     return Path(_text(value)).expanduser()
+
+
+def _key(value: Any) -> bytes:
+    try:
+        key = base64.b64decode(_text(value), validate=True)
+    except ValueError as e:
+        raise ValueError("must be 32 bytes in base64, as `openssl rand -base64 32` prints them") from e
+    if len(key) != 32:
+        raise ValueError(f"must be 32 bytes in base64, and is {len(key)}")
+    return key
+
+
+def _signatures(value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else str(value).split(",")
+    named = {str(part).strip() for part in parts}
+    if named not in ({"v1"}, {"v1", "v1a"}):
+        raise ValueError("must be v1, or v1,v1a")
+    return tuple(sorted(named))
 
 
 def _flag(value: Any) -> bool:
@@ -136,6 +162,14 @@ SETTINGS: tuple[Setting, ...] = (
         "folder for the database, logs and keys; one server at a time",
         commands=("dev", "serve", "secret"),
         metavar="DIR",
+    ),
+    Setting(
+        "key",
+        _key,
+        None,
+        "the master key itself, 32 bytes in base64. A flag shows in process lists: better a variable or key_file",
+        commands=("dev", "serve", "secret"),
+        metavar="KEY",
     ),
     Setting(
         "key_file",
@@ -233,6 +267,35 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="SECONDS",
     ),
     Setting(
+        "signatures",
+        _signatures,
+        ("v1",),
+        "how deliveries are signed: v1 (HMAC), or v1,v1a (ed25519 too, which takes about half of the peak rate)",
+        commands=("dev", "serve", "secret"),
+        metavar="v1|v1,v1a",
+    ),
+    Setting(
+        "origin_concurrency",
+        _whole(1, 1024),
+        64,
+        "deliveries under way at once to one origin (scheme, host and port)",
+        metavar="N",
+    ),
+    Setting(
+        "origin_rate",
+        _rate,
+        0.0,
+        "deliveries that one origin is sent in a second; 0 sets no limit",
+        metavar="N",
+    ),
+    Setting(
+        "retention",
+        _seconds,
+        2_592_000.0,
+        "seconds after its end at which a run goes, with its events, deliveries and log; 0 keeps all",
+        metavar="SECONDS",
+    ),
+    Setting(
         "allow_networks",
         _networks,
         (),
@@ -305,8 +368,8 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
 def shown_default(setting: Setting) -> str:
     value = setting.default
     if isinstance(value, tuple):
-        return ",".join(f"{part:g}" for part in value) if value else "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value) or "none"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def load(command: str, flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import random
+import resource
 import secrets
 import signal
 import socket
@@ -26,8 +27,12 @@ from crewcast.api.auth import Tokens
 from crewcast.clock import RealClock
 from crewcast.config import Settings, token_of
 from crewcast.contract.amp import CrewInputs, Problem
+from crewcast.contract.authentication import Authentication
+from crewcast.contract.webhooks import auth_headers
 from crewcast.core.backoff import SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
+from crewcast.core.keyring import KeyRing
+from crewcast.core.lane import Lane
 from crewcast.crew import environment
 from crewcast.crew.host import Host
 from crewcast.crew.project import Project
@@ -36,7 +41,8 @@ from crewcast.crew.worker import Worker, WorkerLimits
 from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.sender import Sender, SenderLimits
-from crewcast.keys import master_secret
+from crewcast.keys import open_sealed, seal, unlock
+from crewcast.retention import Retention
 from crewcast.store.sqlite import SQLiteStore
 
 log = logging.getLogger("crewcast")
@@ -44,6 +50,7 @@ log = logging.getLogger("crewcast")
 Announce = Callable[[str, str], None]  # url, token
 Projects = Sequence[tuple[str, Project]]  # each with the argument that named it
 
+FILES = 8192
 LOOK_FOR_EDITS_EVERY = SECOND // 2
 
 
@@ -96,12 +103,14 @@ async def serve(settings: Settings, projects: Projects, announce: Announce) -> N
         store = await SQLiteStore.open(settings.data_dir)
         stack.push_async_callback(store.close)
         await asyncio.to_thread(_keep_out_of_git, settings.data_dir)
+        master = await unlock(settings, store)
+        keys = KeyRing(master, await store.rotations(), asymmetric="v1a" in settings.signatures)
         sock = listen(settings.host, settings.port)
         stack.callback(sock.close)
         stub_llm = (
             await stack.enter_async_context(_stub_llm(settings)) if settings.values.get("stub_llm") else None
         )
-        node = _Node(settings, store, projects, stub_llm, token)
+        node = _Node(settings, store, master, keys, projects, stub_llm, token)
         stack.push_async_callback(node.close)
         await node.recover()
         http = _http(create_app(node.context))
@@ -152,6 +161,8 @@ class _Node:
         self,
         settings: Settings,
         store: SQLiteStore,
+        master: bytes,
+        keys: KeyRing,
         projects: Projects,
         stub_llm: str | None,
         token: str,
@@ -179,19 +190,27 @@ class _Node:
         self.dispatcher = Dispatcher(
             store,
             self.sender,
-            master_secret(settings),
+            keys.signer,
             clock,
             random.random,
             policy=RetryPolicy(
                 schedule=tuple(int(wait * SECOND) for wait in settings.retry_schedule),
                 give_up_after=settings.seconds("give_up_after"),
             ),
-            limits=DispatchLimits(crew_wait=settings.seconds("crew_wait")),
+            limits=DispatchLimits(
+                per_origin=settings.origin_concurrency,
+                crew_wait=settings.seconds("crew_wait"),
+                rate=settings.origin_rate,
+            ),
+            open_auth=lambda lane: _opened(master, lane),
         )
+        self.retention = Retention(store, clock, settings.seconds("retention"), log_file(data, "").parent)
         self.context = Context(
             store=store,
             clock=clock,
             tokens=Tokens(token),
+            keys=keys,
+            seal=lambda auth, run_id, url: seal(master, auth.encode(), run_id, url),
             crews={name: _view(crew) for name, crew in self.crews.items()},
             default_crew=settings.default_crew,
             check_url=egress.check_url,
@@ -212,6 +231,7 @@ class _Node:
         self.tasks = [
             asyncio.create_task(self.worker.run(), name="worker"),
             asyncio.create_task(self.dispatcher.run(), name="dispatcher"),
+            asyncio.create_task(self.retention.run(), name="retention"),
         ]
         self._background = [asyncio.create_task(self._load(crew)) for crew in self.crews.values()]
         if self._settings.command == "dev":
@@ -272,6 +292,13 @@ def sender_limits(settings: Settings) -> SenderLimits:
         tls=settings.connect_timeout,
         response=settings.response_timeout or math.inf,
     )
+
+
+def _opened(master: bytes, lane: Lane) -> list[tuple[bytes, bytes]]:
+    """The headers of the authentication that is sealed in a lane. Raises SealError."""
+    if lane.auth is None:
+        return []
+    return auth_headers(Authentication.decode(open_sealed(master, lane.auth, lane.run_id, lane.url)))
 
 
 def _view(crew: ServedCrew) -> CrewView:
@@ -347,8 +374,18 @@ def _http(app: ASGIApp) -> _Http:
     )
 
 
+def _allow_sockets() -> None:
+    """As many as there may be deliveries under way: shells often allow 1024 files, and more if asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run(settings: Settings, projects: Projects, announce: Announce) -> None:
     """`serve` in an event loop of its own: uvloop where it exists."""
+    _allow_sockets()
     threading.excepthook = _end_loudly
     import uvloop
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from crewcast.clock import RealClock
 from crewcast.contract import webhooks
-from crewcast.core import ids, url
+from crewcast.core import ids, signature, url
 from crewcast.core import run as runs
 from crewcast.core.backoff import RetryPolicy
 from crewcast.core.event import Channel
@@ -30,6 +30,10 @@ from crewcast.store.sqlite import SQLiteStore
 RUNS = 8
 LEASE = 3_600_000_000
 TOKEN = "node"
+
+
+def signatures(origin: str) -> signature.Signer:
+    return signature.Signer(signature.key_of(signature.origin_secret(bytes(32), origin)))
 
 
 async def main(folder: Path, link: str) -> None:
@@ -51,7 +55,7 @@ async def main(folder: Path, link: str) -> None:
     dispatcher = Dispatcher(
         store,
         sender,
-        bytes(32),
+        signatures,
         clock,
         random.random,
         policy=RetryPolicy(schedule=(20_000,), short_schedule=(20_000,)),

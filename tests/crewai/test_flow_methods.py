@@ -1,6 +1,7 @@
 """Flows with real CrewAI: which methods are tasks, what is theirs, and what the routes of a flow repeat or cancel."""
 
 from tests.crewai.flow_lab import REACT, kinds_of
+from tests.crewai.releases import since
 
 # Methods that are tasks
 
@@ -110,6 +111,7 @@ class Outer(Flow):
 # Routes
 
 
+@since("1.14.7", "loops through a method that listens to one of several")
 def test_a_loop_counts_its_methods(run_flow):
     told = run_flow("""
 class F(Flow):

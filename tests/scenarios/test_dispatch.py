@@ -10,7 +10,8 @@ from crewcast.core.errors import StoreFull
 from crewcast.core.outcome import Outcome
 from crewcast.dispatch.dispatcher import DispatchLimits
 from crewcast.dispatch.transport import FakeTransport
-from tests.scenarios.world import world
+from crewcast.store.protocol import Removal
+from tests.scenarios.world import Gate, world
 
 ORIGIN = "http://sub.example"
 HOOK, OTHER = f"{ORIGIN}/hook", f"{ORIGIN}/other"
@@ -164,10 +165,10 @@ def test_one_event_of_a_lane_is_in_flight_and_stop_lets_it_end(tmp_path):
         from crewcast.clock import ManualClock
         from crewcast.dispatch.dispatcher import Dispatcher
         from crewcast.store.sqlite import SQLiteStore
-        from tests.scenarios.world import World
+        from tests.scenarios.world import World, signatures
 
         store, transport, clock = await SQLiteStore.open(tmp_path), Holding(), ManualClock()
-        dispatcher = Dispatcher(store, transport, bytes(32), clock, lambda: 0.5)
+        dispatcher = Dispatcher(store, transport, signatures, clock, lambda: 0.5)
         working = asyncio.create_task(dispatcher.run())
         w = World(store, transport, clock)
         run = await w.run(step=HOOK)
@@ -238,3 +239,40 @@ def test_a_full_disk_loses_nothing_and_is_survived_without_a_restart(tmp_path, c
     asyncio.run(story())
     gc.collect()
     assert "never retrieved" not in caplog.text
+
+
+def test_a_lane_that_was_lost_is_let_go_of_quietly(tmp_path, caplog):
+    """The run is deleted while an event of it is in flight; so it is when another node has taken the lane."""
+
+    async def story():
+        transport = Gate(ORIGIN)
+        async with world(tmp_path, transport) as w:
+            run = await w.run(step=HOOK)
+            await w.say(run, *["step"] * 5, "crew")
+            await w.until(lambda: len(transport.sent) == 1)
+            assert await w.store.delete_run(run.id) is Removal.HIDDEN
+            transport.let_go(ORIGIN)
+            await w.say(await w.run(step=OTHER), "step")
+            await w.until(lambda: w.sent()[-1][0] == "/other")
+            await w.quiet()
+            await w.dispatcher.stop(60 * SECOND)
+
+    asyncio.run(story())
+    assert [record.levelname for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_lanes_that_come_and_go_again_and_again_are_all_told_of_a_stop(tmp_path):
+    """A lane may be given back and claimed again in one commit."""
+
+    async def story():
+        async with world(tmp_path, FakeTransport(), limits=DispatchLimits(lanes=4, per_origin=1)) as w:
+            made = [await w.run(step=HOOK) for _ in range(20)]
+            for _ in range(5):
+                made = await asyncio.gather(*(w.say(run, "step", "step") for run in made))
+            await w.until(lambda: len(w.transport.sent) == 200)
+            await w.dispatcher.stop(60 * SECOND)
+            for run in made:
+                [lane] = await w.lanes(run, lambda lanes: lanes[0].lease_token is None)
+                assert lane.cursor == 10
+
+    asyncio.run(story())

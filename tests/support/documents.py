@@ -82,6 +82,8 @@ class Promised:
             for name, header in said.get("headers", {}).items()
             for fault in self._header(name, header, found.get(name.lower()))
         ]
+        if "content" not in said:
+            return faults if answer.body == b"" else [*faults, "a body is not described"]
         kind = found["content-type"].partition(";")[0]
         if kind not in said["content"]:
             return [*faults, f"{kind} is not described"]

@@ -92,7 +92,7 @@ async def kickoff(request: Request) -> Response:
         options=msgspec.json.encode(asked.options) if asked.options else None,
         token=token,
     )
-    created = await context.store.create_run(run, bodies.new_lanes(run.id, asked), key, now)
+    created = await context.store.create_run(run, bodies.new_lanes(run.id, asked, context.seal), key, now)
     return _started(created, asked.warnings)
 
 

@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crewcast.api import auth
 from crewcast.clock import Clock
-from crewcast.contract.amp import CrewInputs, Problem, UrlCheck
+from crewcast.contract.amp import CrewInputs, Problem, Seal, UrlCheck
 from crewcast.core.errors import StoreError
+from crewcast.core.keyring import KeyRing
 from crewcast.store.protocol import Store
 
 log = logging.getLogger("crewcast.api")
@@ -60,6 +61,8 @@ class Context:
     check_url: UrlCheck
     random: Callable[[int], bytes]
     log_file: Callable[[str], Path]
+    keys: KeyRing
+    seal: Seal
     default_crew: str | None = None
     max_body_bytes: int = 4 * 1024 * 1024
     host_names: frozenset[str] | None = None
@@ -89,7 +92,7 @@ class Context:
 
 
 def create_app(context: Context) -> ASGIApp:
-    from crewcast.api import amp, documents, runs
+    from crewcast.api import amp, deliveries, documents, runs, secrets
 
     routes = [
         Route("/", amp.healthy, methods=["GET"]),
@@ -110,6 +113,13 @@ def create_app(context: Context) -> ASGIApp:
         Route("/api/v1/runs/{kickoff_id}/events/{seq}", runs.event, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/deliveries", runs.deliveries, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/logs", runs.logs, methods=["GET"]),
+        Route("/api/v1/runs/{kickoff_id}", deliveries.delete, methods=["DELETE"]),
+        Route("/api/v1/undelivered", deliveries.undelivered, methods=["GET"]),
+        Route("/api/v1/redeliveries", deliveries.redeliver, methods=["POST"]),
+        Route("/api/v1/origins", deliveries.origins, methods=["GET"]),
+        Route("/api/v1/origins/reset", deliveries.reset, methods=["POST"]),
+        Route("/api/v1/secrets/rotate", secrets.rotate, methods=["POST"]),
+        Route("/.well-known/webhook-keys", secrets.public_keys, methods=["GET"]),
     ]
     app = Starlette(
         routes=routes,

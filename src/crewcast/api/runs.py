@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from crewcast.api.app import Context, answer, context_of
+from crewcast.api.query import PAGE, digits, number
 from crewcast.contract import amp as bodies
 from crewcast.contract.amp import Problem
 from crewcast.contract.webhooks import JSON, rfc3339
@@ -19,7 +20,6 @@ from crewcast.core.event import Event
 from crewcast.core.run import Run
 from crewcast.store.protocol import Hint
 
-PAGE = 100
 KEEP_ALIVE = 15 * SECOND
 CHUNK = 64 * 1024
 
@@ -32,16 +32,16 @@ async def events(request: Request) -> Response:
     context = context_of(request)
     context.token(request)
     run = await _run(context, request)
-    after = _number(request, "after", 0)
+    after = number(request, "after", 0)
     if "text/event-stream" in request.headers.get("accept", ""):
-        last = _digits(request.headers.get("last-event-id", ""))
+        last = digits(request.headers.get("last-event-id", ""))
         start = after if last is None else last
         return StreamingResponse(
             _stream(context, run.id, start),
             media_type="text/event-stream",
             headers={"cache-control": "no-store"},
         )
-    limit = min(_number(request, "limit", PAGE), 1000)
+    limit = min(number(request, "limit", PAGE), 1000)
     found = await context.store.events(run.id, after, limit)
     return answer({"kickoff_id": run.id, "events": [_told(event) for event in found]})
 
@@ -52,7 +52,7 @@ async def event(request: Request) -> Response:
     context.token(request)
     run = await _run(context, request)
     text = request.path_params["seq"]
-    seq = _digits(text) or 0
+    seq = digits(text) or 0
     found = await context.store.events(run.id, seq - 1, 1) if seq > 0 else []
     if not found or found[0].seq != seq:
         raise Problem(404, "Event not found", f"Run {run.id} has no event {text[:32]!r}")
@@ -65,7 +65,7 @@ async def deliveries(request: Request) -> Response:
     context.token(request)
     run = await _run(context, request)
     lanes = await context.store.lanes(run.id)
-    attempts = await context.store.attempts(run.id, _number(request, "after", 0))
+    attempts = await context.store.attempts(run.id, number(request, "after", 0))
     dead = await context.store.dead_letters(run.id)
     return answer(
         {
@@ -79,12 +79,14 @@ async def deliveries(request: Request) -> Response:
                     "pending": lane.cursor < lane.tail and lane.closed is None,
                     "due_at": None if lane.due_at is None else rfc3339(lane.due_at),
                     "closed": lane.closed,
+                    "replay_of": lane.replay_of,
+                    "split_of": lane.split_of,
                 }
                 for lane in lanes
             ],
             "attempts": [
                 {
-                    "id": number,
+                    "id": growing,
                     "lane": attempt.lane,
                     "seq": attempt.seq,
                     "attempt": attempt.number,
@@ -95,10 +97,18 @@ async def deliveries(request: Request) -> Response:
                     "verdict": attempt.verdict,
                     "detail": attempt.outcome.detail,
                 }
-                for number, attempt in attempts
+                for growing, attempt in attempts
             ],
             "dead_letters": [
-                {"lane": letter.lane, "seq": letter.seq, "at": rfc3339(letter.at), "reason": letter.reason}
+                {
+                    "lane": letter.lane,
+                    "seq": letter.seq,
+                    "lane_seq": letter.lane_seq,
+                    "type": letter.type,
+                    "at": rfc3339(letter.at),
+                    "reason": letter.reason,
+                    "redelivered": letter.redelivered,
+                }
                 for letter in dead
             ],
         }
@@ -197,15 +207,3 @@ def _told(event: Event, *, whole: bool = False) -> JSON:
         "cut": event.whole is not None,
         "payload": msgspec.Raw(body),
     }
-
-
-def _number(request: Request, name: str, default: int) -> int:
-    number = _digits(request.query_params.get(name, str(default)))
-    if number is None:
-        raise Problem(422, "Validation Error", f"{name} must be a whole number from 0", {"field": name})
-    return number
-
-
-def _digits(text: str) -> int | None:
-    """The number that 1 to 15 of the digits 0 to 9 are; Python would take other scripts' digits too."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None

@@ -72,11 +72,15 @@ class Client:
             ) from e
 
 
-def run(args: argparse.Namespace) -> int:
-    client = Client(
+def client_of(args: argparse.Namespace) -> Client:
+    return Client(
         args.url or os.environ.get("CREWCAST_URL", "http://127.0.0.1:8000"),
         args.token or os.environ.get("CREWCAST_TOKEN", ""),
     )
+
+
+def run(args: argparse.Namespace) -> int:
+    client = client_of(args)
     match args.ask:
         case "kickoff":
             return _kickoff(client, args)

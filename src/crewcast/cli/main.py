@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _serving(commands)
     _asking(commands)
+    _delivering(commands)
     _keys(commands)
     return whole
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-_SERVER_PARTS = frozenset({"httptools", "msgspec", "starlette", "uvicorn", "uvloop", "yaml"})
+_SERVER_PARTS = frozenset({"cryptography", "httptools", "msgspec", "starlette", "uvicorn", "uvloop", "yaml"})
 
 
 def log_to_stderr(level: str) -> None:
@@ -127,14 +128,77 @@ def _asking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         command.add_argument("kickoff_id", metavar="ID")
         command.set_defaults(run=_run_asking, ask=name)
     for command in (kickoff, crews, *(commands.choices[name] for name in ("status", "logs", "watch"))):
-        command.add_argument("--url", help="the server (default: CREWCAST_URL, else http://127.0.0.1:8000)")
-        command.add_argument("--token", help="its bearer token (default: CREWCAST_TOKEN)")
+        _add_server(command)
+
+
+def _add_server(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", help="the server (default: CREWCAST_URL, else http://127.0.0.1:8000)")
+    command.add_argument("--token", help="its bearer token (default: CREWCAST_TOKEN)")
 
 
 def _run_asking(args: argparse.Namespace) -> int:
     from crewcast.cli import asking
 
     return asking.run(args)
+
+
+def _delivering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    time = "a moment such as 2026-01-31T12:00:00Z, or how long ago, such as 2h or 3d"
+    deliveries = commands.add_parser(
+        "deliveries",
+        help="what came of webhooks",
+        description="Shows a run's lanes, attempts and dead letters; or what was not delivered, of all runs or as the flags say.",
+    )
+    deliveries.add_argument("kickoff_id", metavar="ID", nargs="?")
+    deliveries.add_argument(
+        "--undelivered", action="store_true", help="only what was given up (the default without ID)"
+    )
+    deliveries.add_argument("--origin", metavar="URL", help="what was given up at this origin")
+    deliveries.add_argument("--since", metavar="TIME", help=f"what was given up since: {time}")
+    redeliver = commands.add_parser(
+        "redeliver",
+        help="send events again",
+        description="Sends events of a run again, or every dead letter of an origin since a time. Each keeps its webhook-id.",
+    )
+    redeliver.add_argument("kickoff_id", metavar="ID", nargs="?")
+    redeliver.add_argument(
+        "--lane", metavar="N", type=int, help="of this lane only (default: all lanes of the run)"
+    )
+    redeliver.add_argument("--seq", metavar="N", type=int, help="the event with this number in its run only")
+    redeliver.add_argument(
+        "--dead-only", action="store_true", help="only what was given up (always so with --origin)"
+    )
+    redeliver.add_argument("--origin", metavar="URL", help="what was given up at this origin")
+    redeliver.add_argument("--since", metavar="TIME", help=time)
+    redeliver.add_argument(
+        "--to", metavar="URL", help="to another URL, without the authentication of the old one"
+    )
+    origins = commands.add_parser(
+        "origins",
+        help="how the servers are that webhooks go to",
+        description="Lists the origins that are not well or for which events wait.",
+    )
+    origins.add_argument("--reset", metavar="ORIGIN", help="forget that it failed, and try it now")
+    delete = commands.add_parser(
+        "delete",
+        help="remove a run wholly",
+        description="Removes a run that is not running: its inputs, results, events, deliveries and log file.",
+    )
+    delete.add_argument("kickoff_id", metavar="ID")
+    for name, command in (
+        ("deliveries", deliveries),
+        ("redeliver", redeliver),
+        ("origins", origins),
+        ("delete", delete),
+    ):
+        _add_server(command)
+        command.set_defaults(run=_run_delivering, ask=name)
+
+
+def _run_delivering(args: argparse.Namespace) -> int:
+    from crewcast.cli import deliveries
+
+    return deliveries.run(args)
 
 
 def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -144,29 +208,52 @@ def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "secret", help="signing secrets", description="Signing secrets of subscribers."
     )
     actions = secret.add_subparsers(metavar="ACTION", required=True)
-    show = actions.add_parser(
-        "show",
-        help="print the secret that a subscriber verifies with",
-        description="Prints the secret that verifies what is sent to an origin (or to the origin of a URL).",
-    )
-    show.add_argument("--origin", required=True, metavar="URL", help="such as https://hooks.example.com")
-    config.add_flags(show, "secret")
-    show.set_defaults(run=_show_secret)
+    for name, text, about in (
+        (
+            "show",
+            "print the secret that a subscriber verifies with",
+            "Prints the newest secret that verifies what is sent to an origin (or to the origin of a URL).",
+        ),
+        (
+            "list",
+            "list the secrets that are in force",
+            "Lists which generations of secrets sign, since when and until when; not the secrets themselves.",
+        ),
+        (
+            "rotate",
+            "begin a new secret",
+            "Begins a new secret for an origin, or for all. Older ones sign beside it during the overlap.",
+        ),
+        (
+            "replace",
+            "take the present master key, where the former one is lost",
+            "Takes the present master key for the data folder of a stopped server. Every secret is another then.",
+        ),
+    ):
+        action = actions.add_parser(name, help=text, description=about)
+        if name != "replace":
+            which = "such as https://hooks.example.com" + (", or all" if name == "rotate" else "")
+            action.add_argument("--origin", required=name != "list", metavar="URL", help=which)
+        if name == "show":
+            action.add_argument(
+                "--public", action="store_true", help="the newest public key (whpk_...) instead, for v1a"
+            )
+        if name == "rotate":
+            action.add_argument(
+                "--overlap",
+                metavar="TIME",
+                default="24h",
+                help="how long older secrets still sign, as in 90m, 24h, 7d; 0 ends them at once (default: 24h)",
+            )
+            action.add_argument(
+                "--url", help="the running server (default: CREWCAST_URL, unless --data-dir is given)"
+            )
+            action.add_argument("--token", help="its bearer token (default: CREWCAST_TOKEN)")
+        config.add_flags(action, "secret")
+        action.set_defaults(run=_run_secret, action=name)
 
 
-def _show_secret(args: argparse.Namespace) -> int:
-    from crewcast import config
-    from crewcast.core import signature, url
-    from crewcast.core.errors import UsageError
-    from crewcast.keys import master_secret
+def _run_secret(args: argparse.Namespace) -> int:
+    from crewcast.cli import secrets
 
-    settings = config.load("secret", vars(args), os.environ)
-    try:
-        origin = url.parse(args.origin).origin
-    except ValueError as e:
-        raise UsageError(f"--origin {e}") from e
-    file = settings.key_file or settings.data_dir / "secret.key"
-    if not file.exists():
-        raise UsageError(f"there is no key file {file}; name the server's data folder with --data-dir")
-    print(signature.origin_secret(master_secret(settings), origin))
-    return 0
+    return secrets.run(args)

@@ -25,7 +25,7 @@ DELIVERY_HEADERS: dict[str, JSON] = {
         "description": "When this attempt was signed, in seconds since 1970 UTC.",
     },
     "webhook-signature": {
-        "pattern": "^v1,[A-Za-z0-9+/]{43}=( v1,[A-Za-z0-9+/]{43}=)*$",
+        "pattern": "^v1,[A-Za-z0-9+/]{43}=( v1,[A-Za-z0-9+/]{43}=)*( v1a,[A-Za-z0-9+/]{86}==)*$",
         "description": "Standard Webhooks signatures of `id.timestamp.body`, separated by spaces.",
     },
     "crewcast-event": {

@@ -6,17 +6,17 @@ fields are absent, never null.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from crewcast.contract.authentication import Authentication
+from crewcast.core import moment
 from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Lane
 
 JSON = dict[str, Any]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Where long texts live in a payload: only these are cut when an event is too large.
 _CUTTABLE = frozenset({"output", "content", "error", "input"})
 
@@ -127,10 +127,14 @@ def headers(
     *,
     timestamp: int,
     signatures: str,
+    lane_seq: int | None = None,
     pending: int | None = None,
     replay: bool = False,
 ) -> list[tuple[bytes, bytes]]:
-    """The headers of a delivery: Standard Webhooks' three, then ours, which are unsigned hints."""
+    """The headers of a delivery: Standard Webhooks' three, then ours, which are unsigned hints.
+
+    `lane_seq` is the event's number for the URL where it is not the lane's next.
+    """
     attempt = lane.tries + 1
     trace = event.run_id.replace("-", "")
     listed = [
@@ -141,7 +145,7 @@ def headers(
         (b"crewcast-event", event.type.encode()),
         (b"crewcast-kickoff-id", event.run_id.encode()),
         (b"crewcast-run-seq", b"%d" % event.seq),
-        (b"crewcast-lane-seq", b"%d" % lane.head_lane_seq),
+        (b"crewcast-lane-seq", b"%d" % (lane_seq or lane.head_lane_seq)),
         (b"crewcast-run-attempt", b"%d" % event.run_attempt),
         (b"crewcast-delivery-attempt", b"%d" % attempt),
         # W3C Trace Context: the run is the trace, the attempt is the parent span.
@@ -154,10 +158,14 @@ def headers(
     return listed
 
 
+def auth_headers(auth: Authentication) -> list[tuple[bytes, bytes]]:
+    """What goes beside the headers of a delivery to a URL that the kickoff gave an authentication for."""
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in auth.headers]
+
+
 def rfc3339(at: int) -> str:
     """Microseconds since 1970 as `2026-01-31T12:00:00.000001Z` (the document's `date-time`)."""
-    moment = _EPOCH + timedelta(microseconds=at)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return moment.show(at)
 
 
 def _present(**fields: Any) -> JSON:

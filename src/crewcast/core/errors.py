@@ -6,7 +6,9 @@
     │   ├── StoreHeld      another server holds it: stop that one, or name another folder
     │   ├── StoreFull      no room: nothing was written; make room and repeat
     │   └── StoreUnusable  read-only, damaged, or of a newer version
-    └── SignatureError     the subscriber answers 401 and drops the request
+    ├── SealError          the operator restores the master key; what was sealed with it is not sent
+    ├── SignatureError     the subscriber answers 401 and drops the request
+    └── InProgress         the subscriber answers 503; the event comes again
 
 Expected results (a lost lease, a refused address, a failed attempt) are values, not exceptions.
 """
@@ -36,5 +38,13 @@ class StoreUnusable(StoreError):
     pass
 
 
+class SealError(CrewcastError):
+    pass
+
+
 class SignatureError(CrewcastError):
+    pass
+
+
+class InProgress(CrewcastError):
     pass

@@ -14,8 +14,16 @@ class Lane(Struct, frozen=True, gc=False):
     """`number` counts the lanes of a run from 1. `cursor` is the run's seq that was settled last,
     `tail` the last one in the log that belongs here: there is work while `cursor < tail`.
 
-    `settled` counts the events settled so far, so the head's `crewcast-lane-seq` is `settled + 1`.
-    `tries` counts the attempts made for the head. `closed` is why the lane takes nothing more.
+    `settled` counts the events settled so far and `total` those that belong here so far, so
+    `total - settled` wait. `tries` counts the attempts made for the head, `refusals` those of them that
+    were answered with a refusal for good. `closed` is why the lane takes nothing more.
+
+    A lane with `replay_of` sends events of that lane again: all of those it had when it was asked for, or
+    one, or with `dead_only` those that were dead letters there and delivered by no replay. `asked_at` is
+    when; the age of what it sends counts from then. A lane with `split_of` has one event, which failed in
+    a lane that is not `ordered` and left it, so that nothing waits for it.
+
+    `auth` is the sealed authentication for this URL: never shown, never logged.
     """
 
     run_id: str
@@ -31,10 +39,24 @@ class Lane(Struct, frozen=True, gc=False):
     closed: str | None = None
     lease_token: str | None = None
     lease_until: int | None = None
+    replay_of: int | None = None
+    dead_only: bool = False
+    ordered: bool = True
+    auth: bytes | None = None
+    refusals: int = 0
+    split_of: int | None = None
+    total: int = 0
+    asked_at: int | None = None
 
     @property
     def head_lane_seq(self) -> int:
+        """The head's number in the lane; of a `dead_only` lane only `Store.lane_events` knows it."""
         return self.settled + 1
+
+    @property
+    def fixed(self) -> bool:
+        """What the lane sends was decided when it was made: an append does not move its tail."""
+        return self.replay_of is not None or self.split_of is not None
 
 
 class Verdict(StrEnum):
@@ -63,21 +85,47 @@ def settle(
 
     2xx moves the cursor. 410 closes the lane. Everything else, 3xx included, waits and is tried
     again, until the schedule of its kind ends; then the event is a dead letter and the lane goes
-    on. No event is given up before an attempt of its own.
+    on. Each schedule counts its own failures: a refusal after an outage begins the short one. No event is
+    given up before an attempt of its own.
     """
-    past = replace(lane, cursor=head.seq, settled=lane.settled + 1, tries=0, due_at=now)
+    past = replace(lane, cursor=head.seq, settled=lane.settled + 1, tries=0, refusals=0, due_at=now)
     if outcome.accepted:
         return past, Verdict.ACCEPTED
     if outcome.gone:
         return replace(past, closed="gone", due_at=None), Verdict.CLOSED
-    tries = lane.tries + 1
+    tries, refusals = lane.tries + 1, lane.refusals
     if outcome.refused_for_good:
-        spent, schedule = tries > len(policy.short_schedule), policy.short_schedule
+        refusals += 1
+        count, schedule = refusals, policy.short_schedule
+        spent = count > len(schedule)
     else:
-        spent, schedule = now - head.at >= policy.give_up_after, policy.schedule
+        count, schedule = tries - refusals, policy.schedule
+        spent = now - max(head.at, lane.asked_at or 0) >= policy.give_up_after
     if spent:
         return past, Verdict.GAVE_UP
-    pause = wait(schedule, tries, roll)
+    pause = wait(schedule, count, roll)
     if outcome.retry_after is not None:
         pause = max(pause, min(outcome.retry_after, policy.max_retry_after))
-    return replace(lane, tries=tries, due_at=now + pause), Verdict.RETRY
+    return replace(lane, tries=tries, refusals=refusals, due_at=now + pause), Verdict.RETRY
+
+
+def split(lane: Lane, head: Event, retried: Lane) -> tuple[Lane, Lane]:
+    """For a lane that is not ordered, whose `head` is to be tried again as `settle` said in `retried`:
+
+    the lane as it goes on behind the event, and the lane of its own that the event leaves on. The store
+    numbers that one (`Settlement.split`).
+    """
+    rest = replace(lane, cursor=head.seq, settled=lane.settled + 1, tries=0, refusals=0)
+    apart = replace(
+        retried,
+        number=0,
+        cursor=head.seq - 1,
+        tail=head.seq,
+        settled=lane.settled,
+        total=lane.settled + 1,
+        lease_token=None,
+        lease_until=None,
+        ordered=True,
+        split_of=lane.number,
+    )
+    return rest, apart

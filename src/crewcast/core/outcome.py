@@ -4,7 +4,6 @@ from msgspec import Struct
 
 # Answers that a repetition seldom changes: a short schedule, then a dead letter.
 SETTLED_REFUSALS = frozenset({400, 401, 403, 404, 413, 422})
-
 # Every kind there is, besides `status:NNN`.
 KINDS = {
     "ok": "the subscriber took the event",
@@ -25,9 +24,12 @@ KINDS = {
     "timeout:total": "the answer did not end in time",
     "proxy": "the proxy made no connection",
     "local": "this machine could not make a connection",
+    "sealed": "the stored authentication could not be opened",
     "stopped": "the server stopped during the attempt",
 }
-OURS = frozenset({"proxy", "local", "stopped"})
+# Of these, what tells nothing about the origin, and is not held against it: by a rule or a failure of our own side,
+# nothing was sent.
+OURS = frozenset({"blocked", "sealed", "proxy", "local", "stopped"})
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -57,6 +59,16 @@ class Outcome(Struct, frozen=True, gc=False):
         return self.status in SETTLED_REFUSALS
 
     @property
+    def throttled(self) -> bool:
+        """It asks us to send less: 429, or a 503 that says for how long. Without that, 503 is any failure."""
+        return self.status == 429 or (self.status == 503 and self.retry_after is not None)
+
+    @property
     def ours(self) -> bool:
-        """Our own side failed: nothing is known of the subscriber, and nothing may be held against it."""
+        """It tells nothing about the origin: we did not get as far as asking it."""
         return self.kind in OURS
+
+    @property
+    def broken(self) -> bool:
+        """The origin does not work: no connection, no whole answer, or a 5xx."""
+        return not self.ours if self.status is None else self.status >= 500

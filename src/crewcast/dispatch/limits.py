@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from crewcast.core.backoff import SECOND
+
 
 @dataclass(frozen=True, slots=True)
 class SenderLimits:
@@ -31,3 +33,16 @@ class SenderLimits:
     def tick(self) -> float:
         """How often deadlines are looked at: one timer for all requests, since one for each costs 5 us."""
         return min(0.25, max(0.005, min(self.total, self.write, self.response, self.idle) / 10))
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchLimits:
+    """`lanes` held at once, `per_origin` requests in flight, `rate` requests a second for each origin (0: any number).
+
+    `crew_wait` is in microseconds.
+    """
+
+    lanes: int = 4096
+    per_origin: int = 64
+    crew_wait: int = 60 * SECOND
+    rate: float = 0.0

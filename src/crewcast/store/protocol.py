@@ -16,7 +16,9 @@ from typing import Protocol
 from msgspec import Struct
 
 from crewcast.core.event import Channel, Event
+from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
+from crewcast.core.origin import Health
 from crewcast.core.run import Run
 
 
@@ -45,27 +47,72 @@ class Settlement(Struct, frozen=True, gc=False):
     """What an attempt changes: the lane as `core.lane.settle` returned it, and the attempt itself.
 
     `release` gives the lane back: at a retry, when it is done, or when the dispatcher stops.
+
+    `split` is the lane of its own on which an event that is to be tried again leaves a lane that is not
+    ordered, as `core.lane.split` made it; `lane` is then the rest. The store gives it the run's next number.
+    Outcomes are settled in the order of the events in such a lane too, whatever order they came in: all
+    before its cursor is decided.
     """
 
     lane: Lane
     attempt: Attempt
     release: bool = False
+    split: Lane | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
+    """An event that a lane gave up on. What a split lane gives up belongs to the lane that it left.
+
+    `lane_seq` is the event's number in the lane, `type` what `crewcast-event` says. `redelivered`: a replay
+    of it was accepted since. `number` grows over the whole store, in the order of giving up. `url` may hold
+    secrets in its query.
+    """
+
     run_id: str
     lane: int
     seq: int
     at: int
     reason: str
+    url: str
+    origin: str
+    type: str
+    lane_seq: int
+    redelivered: bool
+    number: int
+
+
+class DeadLane(Struct, frozen=True):
+    """A lane with `count` dead letters that no replay has delivered. `place` is for the next page."""
+
+    run_id: str
+    lane: int
+    count: int
+    place: tuple[str, int, int]
+
+
+class OriginRow(Struct, frozen=True):
+    """An origin that is not well, or has work: how many open lanes have events waiting, and how many."""
+
+    health: Health
+    lanes: int
+    events: int
+
+
+class Removal(StrEnum):
+    """What came of `delete_run`."""
+
+    HIDDEN = "hidden"
+    UNKNOWN = "unknown"
+    RUNNING = "running"  # refused: a running run is stopped first
 
 
 class Hint(StrEnum):
     """Something was committed that somebody may wait for. Hints may be lost: everybody polls too."""
 
     QUEUED = "queued"  # a run can be claimed; the run's id
-    EVENTS = "events"  # a run's log or state moved on; the run's id
+    EVENTS = "events"  # a run's log, state or lanes moved on; the run's id
+    ORIGIN = "origin"  # an origin's health was reset; the origin
 
 
 HintListener = Callable[[Hint, str], None]
@@ -75,7 +122,7 @@ class Store(Protocol):
     """One contract suite (`tests/contract/store`) proves every adapter."""
 
     def listen(self, listener: HintListener) -> Callable[[], None]:
-        """Calls `listener(hint, run_id)` in the event loop after each commit that moved a run on.
+        """Calls `listener(hint, about)` in the event loop after each commit that somebody may wait for.
 
         Returns what ends it.
         """
@@ -90,7 +137,9 @@ class Store(Protocol):
     ) -> Created:
         """Stores a queued run with its lanes, and the key with it; all or nothing.
 
-        A key that was used within the last 24 h (by `now`) gives the earlier run's id and stores nothing.
+        A key that was used within the last 24 h (by `now`) gives the earlier run's id and stores nothing,
+        also when that run was deleted since. Raises StoreError for an id that is known or was hidden and
+        not yet swept.
         """
 
     async def earlier(self, key: IdempotencyKey, now: int) -> Created | None:
@@ -116,7 +165,7 @@ class Store(Protocol):
         `run.seq` is the number of the last event after the append. False, and nothing is written, if
         the run is not running under `lease_token` any more or its log has moved on. `events` may be
         empty (progress only). A lane whose channels include an event's gets its `tail` moved and
-        becomes due. `lease_token`, `attempt`, `crew`, `inputs` and the like are not changed, except that
+        becomes due; a lane that is `fixed` does not. `lease_token`, `attempt`, `crew`, `inputs` and the like are not changed, except that
         an ended run's lease is cleared.
         """
 
@@ -146,12 +195,33 @@ class Store(Protocol):
     async def attempts(self, run_id: str, after: int = 0, limit: int = 1000) -> list[tuple[int, Attempt]]:
         """The run's attempts in the order made, each with its growing number (for `after`)."""
 
-    async def dead_letters(self, run_id: str) -> list[DeadLetter]: ...
+    async def dead_letters(self, run_id: str) -> list[DeadLetter]:
+        """The run's, in the order of the log, redelivered ones too."""
 
     # --- lanes ------------------------------------------------------------------------------
 
-    async def claim_lanes(self, limit: int, lease_token: str, now: int, lease: int) -> list[Lane]:
-        """Leases at most `limit` lanes that are due, have work, are open and not leased, longest due first."""
+    async def claim_lanes(
+        self,
+        limit: int,
+        lease_token: str,
+        now: int,
+        lease: int,
+        busy: Sequence[str] = (),
+        per_origin: int | None = None,
+    ) -> list[Lane]:
+        """Leases at most `limit` lanes that are due, have work, are open and not leased, longest due first.
+
+        Lanes of the origins in `busy` are left out, and of each other origin at most `per_origin` are taken
+        in this call: both cost little, however many such lanes wait. It may return fewer than there are;
+        `next_due` then lies in the past. An origin that takes nothing for now belongs in `busy`.
+        """
+
+    async def lane_events(self, lane: Lane, limit: int) -> list[tuple[int, Event]]:
+        """What the lane sends next: its events after `lane.cursor` in order, each with its `crewcast-lane-seq`.
+
+        The first comes after `lane.settled` others. A replay tells the numbers that its events have in the
+        lane that it replays.
+        """
 
     async def renew_lanes(self, lease_token: str, until: int) -> None:
         """Prolongs every lane that is held by `lease_token`."""
@@ -160,21 +230,132 @@ class Store(Protocol):
         """Writes an attempt, the lane's new state and, by the verdict, dead letters: one transaction.
 
         False, and nothing is written, if the lane is not held by `settlement.lane.lease_token` any more.
-        The stored `tail` is kept (it may have moved meanwhile). GAVE_UP records a dead letter for the
+        The stored `tail` and `total` are kept (they may have moved meanwhile). GAVE_UP records a dead letter for the
         attempt's seq, CLOSED one for it and for every later event of the lane, now and to come
-        (`append` adds them while a lane is closed). With `release` the lease is cleared and
+        (`append` adds them while a lane is closed); of a split lane, that is its one event. With `release` the lease is cleared and
         the lane is due at `lane.due_at`; if that is None or the verdict moved the cursor: now if there is
-        work left, else not at all.
+        work left, else not at all. With `split` that lane is created, due as it says, with the run's next
+        number. An event that a replay had accepted is `redelivered` from now on, in the lane that is
+        replayed and in its other replays.
         """
 
     async def release_lane(self, lane: Lane, now: int) -> None:
         """Gives back an idle or stopped lane; it stays due if there is work. Not held any more: no change."""
 
-    async def next_due(self) -> int | None:
-        """When the next unleased open lane with work is due (may lie in the past), or None."""
+    async def park_lanes(self, lanes: Sequence[Lane], due_at: int) -> None:
+        """Gives back lanes as `release_lane`, those with work due at `due_at`. Not held any more: no change."""
+
+    async def next_due(self, busy: Sequence[str] = ()) -> int | None:
+        """When the next unleased open lane with work is due (may lie in the past), or None.
+
+        Lanes of the origins in `busy` are left out.
+        """
 
     async def pending_beside(self, lane: Lane) -> int:
-        """How many events wait in the run's other open lanes at the same origin."""
+        """How many events wait in the run's other open lanes at the same origin, replays not counted."""
+
+    # --- redelivery -------------------------------------------------------------------------
+
+    async def redeliver(
+        self,
+        run_id: str,
+        *,
+        now: int,
+        lane: int | None = None,
+        seq: int | None = None,
+        dead_only: bool = False,
+        target: tuple[str, str] | None = None,
+        auth: bytes | None = None,
+    ) -> list[Lane]:
+        """Creates lanes that send again, due now, and returns them; none for a run that is unknown.
+
+        They cover the log up to now: of one lane or, with None, of each that is neither a replay nor split;
+        one event or, with None, all; with `dead_only` of these those that are dead letters and not yet
+        redelivered. A lane with nothing to send is not created. Each is a lane of its own with the run's
+        next number, ordered as the one it replays; a live lane is not touched.
+
+        `target` is another URL and its origin. Without it, and without `auth`, the lane's own URL is sent
+        its own authentication; a `target` is sent `auth` and never the old one.
+        """
+
+    async def undelivered(
+        self,
+        origin: str | None = None,
+        run_id: str | None = None,
+        since: int = 0,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[DeadLetter]:
+        """Dead letters that no replay has delivered, given up at `since` or later, in the order of giving up.
+
+        A page: at most `limit` with `number > after`.
+        """
+
+    async def dead_lanes(
+        self, origin: str | None, since: int, after: tuple[str, int, int] | None, limit: int
+    ) -> list[DeadLane]:
+        """Where `redeliver` with `dead_only` finds something: lanes with dead letters as `undelivered` has them.
+
+        By origin, run and lane. `after` is the `place` of the last one of the page before. Replays are not
+        replayed, so theirs are not listed.
+        """
+
+    # --- origins ----------------------------------------------------------------------------
+
+    async def save_origin(self, health: Health) -> None:
+        """Keeps what is known of an origin; forgets one that is well."""
+
+    async def health(self) -> list[Health]:
+        """What was saved: for a dispatcher that starts."""
+
+    async def origins(self) -> list[OriginRow]:
+        """Every origin that was saved or has open lanes with work, by name. Counts all waiting lanes."""
+
+    async def reset_origin(self, origin: str, now: int, limit: int = 1000) -> int:
+        """Forgets what was saved of the origin, and makes at most `limit` of its waiting lanes due now.
+
+        How many became due: called again until it says 0. Lanes that are due already stay in their order.
+        """
+
+    # --- retention --------------------------------------------------------------------------
+
+    async def expire(self, before: int, limit: int) -> list[str]:
+        """Hides at most `limit` runs that ended before `before` and have nothing left to deliver; their ids.
+
+        The oldest end first. Work in any open lane, live, split or replay, keeps a run.
+        """
+
+    async def delete_run(self, run_id: str) -> Removal:
+        """Hides a run that is not running, whatever waits in its lanes; whoever holds one settles nothing more.
+
+        From then on it is unknown to every verb that reads, and no claim, append or settlement finds it.
+        """
+
+    async def sweep(self, limit: int) -> int:
+        """Removes at most `limit` rows of hidden runs, and says how many; 0 when nothing is left.
+
+        A hidden run's row goes last, so a crash in between leaves it to be gone on with.
+        """
+
+    # --- rotation ---------------------------------------------------------------------------
+
+    async def rotations(self) -> list[Rotation]:
+        """Every rotation so far, the oldest first."""
+
+    async def rotate(self, origin: str, now: int, until: int) -> Rotation | None:
+        """Begins the next generation of an origin's secrets, or of all with `EVERY_ORIGIN`.
+
+        None, and nothing is written, if too many would be in force at once. See `core.generation.Rotations.next`.
+        """
+
+    async def key_fingerprint(self) -> bytes | None:
+        """Which master key this store's secrets derive from, if that is noted."""
+
+    async def bind_key(self, fingerprint: bytes, *, replace: bool = False) -> bytes:
+        """Notes which master key this store's secrets derive from, if none is noted or with `replace`.
+
+        The fingerprint that is noted afterwards.
+        """
 
     # --- node -------------------------------------------------------------------------------
 

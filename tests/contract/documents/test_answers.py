@@ -16,6 +16,7 @@ RUN = "/api/v1/runs/{kickoff_id}"
 CREW = "odd-jobs"
 # Also a kickoff, though one that lacks its inputs.
 DECISION = {"execution_id": "nope", "task_id": "t", "human_feedback": "good", "is_approve": True}
+BODIES = {"/api/v1/redeliveries": {"kickoff_id": "nope"}}
 # What only a defect of ours or a full disk brings about: tests/unit/api has a store that cannot work.
 OUT_OF_REACH = {500, 503}
 
@@ -43,7 +44,9 @@ def until(condition, within=30):
 def story(tmp_path_factory):
     root = tmp_path_factory.mktemp("told")
     story = Story()
-    with ServerProcess(PROJECTS / "odd", root / "one", "--stub-llm", "--max-runs", "1") as server:
+    with ServerProcess(
+        PROJECTS / "odd", root / "one", "--stub-llm", "--max-runs", "1", "--signatures", "v1,v1a"
+    ) as server:
         server.wait_until_ready()
         documents(story, server)
         refusals(story, server)
@@ -57,6 +60,9 @@ def story(tmp_path_factory):
 def documents(story, server):
     for path in ("/", "/healthz", "/openapi.json", "/asyncapi.yaml", "/docs"):
         story.ask(server, "without a token", "get", path, headers={"authorization": None})
+    keys = "/.well-known/webhook-keys"
+    for query in ("?origin=https://hooks.example.com", "?origin=ftp://x", ""):
+        story.ask(server, f"public keys {query}", "get", keys, query=query, headers={"authorization": None})
     for path in ("/inputs", "/crews/{name}/inputs", "/crews"):
         story.ask(server, "the only crew", "get", path, name=CREW)
 
@@ -65,7 +71,7 @@ def refusals(story, server):
     """Each route with a token or a name that it does not take, and a run that is not there; each body in all ways."""
     names = {"kickoff_id": "nope", "seq": 1, "name": CREW}
     for method, path, status in sorted(Promised(openapi.document()).answers()):
-        body = DECISION if method == "post" else None
+        body = BODIES.get(path, DECISION) if method == "post" else None
         match status:
             case 401:
                 wrong = {"authorization": "Bearer wrong"}
@@ -77,12 +83,18 @@ def refusals(story, server):
                 story.ask(server, "an unknown run", method, path, body, **names)
                 story.ask(server, "an unknown crew", method, path, body, **names | {"name": "nobody"})
             case 413:
-                story.ask(server, "too large", method, path, b" " * (5 * 1024 * 1024), **names)
+                # By one byte: who has more to send may find the connection closed, and not read why.
+                story.ask(server, "too large", method, path, b" " * (4 * 1024 * 1024 + 1), **names)
             case 400:
                 story.ask(server, "no JSON", method, path, b"{", **names)
                 story.ask(server, "no object", method, path, [], **names)
             case 422 if method == "post":
                 story.ask(server, "nothing in it", method, path, {}, **names)
+
+    for body in ({"origin": "all"}, *[{"origin": "https://hooks.example.com", "overlap": 60}] * 5):
+        story.ask(server, f"rotated {body}", "post", "/api/v1/secrets/rotate", body)
+    story.ask(server, "who?", "post", "/api/v1/secrets/rotate", {"origin": "nobody"})
+    story.ask(server, "too long", "post", "/api/v1/secrets/rotate", {"origin": "all", "overlap": 1 << 40})
 
     def kickoff(title, body, **headers):
         story.ask(server, title, "post", "/kickoff", body, headers=headers)
@@ -91,6 +103,8 @@ def refusals(story, server):
     kickoff("a misplaced URL", {"inputs": {"topic": "x", "taskWebhookUrl": "http://127.0.0.1:1"}})
     kickoff("no webhook", {"inputs": {"topic": "x"}, "taskWebhookUrl": "ftp://x"})
     kickoff("meta is too large", {"inputs": {"topic": "x"}, "meta": {"x": "x" * 20000}})
+    auth = {"strategy": "bearer", "token": "two\nlines"}
+    kickoff("no header", {"inputs": {"topic": "x"}, "webhookAuthentication": auth})
     kickoff("the key is too long", {"inputs": {"topic": "x"}}, idempotency_key="k" * 300)
 
 
@@ -120,6 +134,7 @@ def runs(story, server, go_on):
         until(lambda: "current_task" in server.status(done))
         look("at work", "/status/{kickoff_id}", done)
         look("queued", "/status/{kickoff_id}", failed)
+        story.ask(server, "at work", "delete", RUN, kickoff_id=done)
         stream = urllib.request.Request(
             f"{server.url}/api/v1/runs/{failed}/events",
             headers={"authorization": f"Bearer {TOKEN}", "accept": "text/event-stream"},
@@ -157,6 +172,30 @@ def runs(story, server, go_on):
         )
         look("none of it", f"{RUN}/deliveries", failed)
         look("what it printed", f"{RUN}/logs", done)
+        not_delivered(story, server, receiver, done)
+    story.ask(server, "it has ended", "delete", RUN, kickoff_id=failed)
+
+
+def not_delivered(story, server, receiver, done):
+    """The run has dead letters at `/task` and a crew event that waits."""
+
+    def again(title, body):
+        return story.ask(server, title, "post", "/api/v1/redeliveries", body).json
+
+    for query in ("", f"?kickoff_id={done}", f"?origin={receiver.url}&limit=1", "?limit=0"):
+        told = story.ask(server, f"given up {query}", "get", "/api/v1/undelivered", query=query).json
+        assert (told["next"] is None) == ("limit" not in query)
+    story.ask(server, "since when?", "get", "/api/v1/undelivered", query="?since=lately")
+    story.ask(server, "one waits", "get", "/api/v1/origins")
+    story.ask(server, "one waits", "post", "/api/v1/origins/reset", {"origin": receiver.url})
+    story.ask(server, "who?", "post", "/api/v1/origins/reset", {"origin": "nobody"})
+    assert again("what was given up", {"kickoff_id": done, "dead_only": True})["lanes"]
+    assert again("nothing", {"kickoff_id": done, "lane": 99}) == {"lanes": [], "next": None}
+    since = {"since": "2020-01-01T00:00:00+01:00", "dead_only": True}
+    assert again("of an origin", {"origin": receiver.url, **since})["lanes"]
+    elsewhere = {"url": "http://10.0.0.1/", "authentication": {"strategy": "bearer", "token": "t"}}
+    again("not there", {"kickoff_id": done, **elsewhere})
+    story.ask(server, "with replays", "get", f"{RUN}/deliveries", kickoff_id=done)
 
 
 def stopping(story, server, stop):

@@ -7,8 +7,7 @@ from msgspec.structs import replace
 
 from crewcast.core.backoff import RetryPolicy
 from crewcast.core.event import Channel
-from crewcast.core.lane import Lane, Verdict
-from crewcast.core.run import Run
+from crewcast.core.lane import Verdict
 from crewcast.store.protocol import DeadLetter, Settlement, Store
 from tests.contract.store.world import (
     ALL,
@@ -23,6 +22,7 @@ from tests.contract.store.world import (
     attempt,
     claimed,
     event,
+    held,
     lane,
     new_run,
     one_lane,
@@ -31,14 +31,6 @@ from tests.contract.store.world import (
 )
 
 STEP, TASK, CREW = Channel.STEP, Channel.TASK, Channel.CREW
-
-
-async def held(store: Store, *channels: Channel) -> tuple[Run, Lane]:
-    """A run with these events and its one lane, which the dispatcher holds."""
-    run = await append(store, await running(store, ALL), *channels)
-    (lane,) = await claimed(store)
-    assert lane.run_id == run.id
-    return run, lane
 
 
 # --- work -----------------------------------------------------------------------------------
@@ -68,7 +60,7 @@ async def test_an_append_does_not_shorten_the_wait_for_a_retry(store: Store):
     waiting = await one_lane(store, run)
     assert waiting.due_at == NOW + 9 * SECOND
     await append(store, run, STEP)
-    assert await one_lane(store, run) == replace(waiting, tail=2)
+    assert await one_lane(store, run) == replace(waiting, tail=2, total=2)
 
 
 # --- claims ---------------------------------------------------------------------------------
@@ -180,7 +172,20 @@ async def test_a_given_up_event_is_a_dead_letter_and_the_lane_goes_on(store: Sto
     written = settlement(mine, event(run, 1), BUSY, policy=RetryPolicy(give_up_after=0), now=NOW + 2)
     assert written.attempt.verdict is Verdict.GAVE_UP
     assert await store.settle(written)
-    assert await store.dead_letters(run.id) == [DeadLetter(run.id, 1, 1, NOW + 2, "status:503")]
+    (dead,) = await store.dead_letters(run.id)
+    assert dead == DeadLetter(
+        run.id,
+        1,
+        1,
+        NOW + 2,
+        "status:503",
+        url=mine.url,
+        origin=mine.origin,
+        type="step",
+        lane_seq=1,
+        redelivered=False,
+        number=dead.number,
+    )
     assert await store.settle(settlement(written.lane, event(run, 2), release=True))
     assert (await one_lane(store, run)).cursor == 2
 

@@ -12,7 +12,7 @@ from crewcast.core.backoff import RetryPolicy
 from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Attempt, Lane, Verdict, settle
 from crewcast.core.outcome import Outcome
-from crewcast.core.run import Run
+from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import Hint, Settlement, Store
 
 NOW = 1_750_000_000_000_000
@@ -26,6 +26,8 @@ ALL = Channel(31)
 OK = Outcome("ok", 200, duration=1200)
 BUSY = Outcome("status:503", 503, retry_after=9 * SECOND, duration=10, detail="try later")
 GONE = Outcome("status:410", 410)
+AT_ONCE = RetryPolicy(short_schedule=(), give_up_after=0)
+URL = "https://a.example/hook"
 _serial = count(1)
 
 
@@ -33,7 +35,7 @@ def new_run(crew: str = "crew", now: int = NOW) -> Run:
     return runs.new_run(ids.run_id(now, next(_serial).to_bytes(10)), crew, b'{"topic": "x"}', now)
 
 
-def lane(run: Run, number: int = 1, channels: Channel = ALL, url: str = "https://a.example/hook") -> Lane:
+def lane(run: Run, number: int = 1, channels: Channel = ALL, url: str = URL) -> Lane:
     return Lane(run.id, number, url, "/".join(url.split("/")[:3]), channels)
 
 
@@ -41,15 +43,17 @@ def event(run: Run, seq: int, channel: Channel = Channel.STEP, at: int = NOW) ->
     return Event(run.id, seq, channel, channel.label, b'{"n": %d}' % seq, at)
 
 
-async def queued(store: Store, *lanes: Channel, crew: str = "crew") -> Run:
+async def queued(store: Store, *lanes: Channel, crew: str = "crew", url: str = URL, **fields) -> Run:
+    """A run that waits, with a lane for each of `lanes`; `fields` are theirs."""
     run = new_run(crew)
-    await store.create_run(run, [lane(run, n, channels) for n, channels in enumerate(lanes, 1)], None, NOW)
+    made = [replace(lane(run, n, channels, url), **fields) for n, channels in enumerate(lanes, 1)]
+    await store.create_run(run, made, None, NOW)
     return run
 
 
-async def running(store: Store, *lanes: Channel, worker: str = WORKER) -> Run:
-    """A run that `worker` holds, with a lane for each of `lanes`."""
-    run = await queued(store, *lanes, crew="running")
+async def running(store: Store, *lanes: Channel, worker: str = WORKER, url: str = URL, **fields) -> Run:
+    """A run that `worker` holds, with a lane for each of `lanes`; `fields` are theirs."""
+    run = await queued(store, *lanes, crew="running", url=url, **fields)
     claimed = await store.claim_runs(["running"], 1, worker, NOW, LEASE)
     assert [r.id for r in claimed] == [run.id]
     return claimed[0]
@@ -61,6 +65,41 @@ async def append(store: Store, run: Run, *channels: Channel, at: int = NOW, toke
     events = [event(run, run.seq + n, channel, at) for n, channel in enumerate(channels, 1)]
     assert await store.append(after, events, token)
     return after
+
+
+async def held(store: Store, *channels: Channel, url: str = URL) -> tuple[Run, Lane]:
+    """A run with these events and its one lane, which the dispatcher holds."""
+    run = await append(store, await running(store, ALL, url=url), *channels)
+    (lane,) = await claimed(store)
+    assert lane.run_id == run.id
+    return run, lane
+
+
+async def ended(store: Store, run: Run, at: int = NOW) -> Run:
+    """The run after its crew event, which ends it."""
+    after = replace(runs.end(run, RunState.COMPLETED, at), seq=run.seq + 1)
+    assert await store.append(after, [event(run, after.seq, Channel.CREW, at)], WORKER)
+    return after
+
+
+async def delivered(store: Store, lane: Lane, *seqs: int, outcome: Outcome = OK, now: int = NOW) -> Lane:
+    """The lane after an attempt for each of `seqs`, given up at once if it failed; given back."""
+    for n, seq in enumerate(seqs, 1):
+        written = settlement(
+            lane, event_of(lane, seq), outcome, policy=AT_ONCE, release=n == len(seqs), now=now
+        )
+        assert await store.settle(written)
+        lane = written.lane
+    return lane
+
+
+def event_of(lane: Lane, seq: int) -> Event:
+    return Event(lane.run_id, seq, Channel.STEP, "step", b"", NOW)
+
+
+async def sent(store: Store, lane: Lane) -> list[tuple[int, int]]:
+    """What the lane would send from where it stands: number in the lane, number in the run."""
+    return [(number, one.seq) for number, one in await store.lane_events(lane, 100)]
 
 
 async def claimed(store: Store, limit: int = 100, now: int = NOW, token: str = DISPATCHER) -> list[Lane]:

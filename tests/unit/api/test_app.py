@@ -11,6 +11,7 @@ from crewcast.api.auth import Tokens
 from crewcast.clock import RealClock
 from crewcast.contract import openapi
 from crewcast.core.errors import StoreError
+from crewcast.core.keyring import KeyRing
 from crewcast.core.run import new_run
 from tests.support.documents import Promised
 from tests.support.server import Answer
@@ -49,12 +50,18 @@ def application(store, log_file=None):
             check_url=lambda _: None,
             random=bytes,
             log_file=lambda _: log_file,
+            keys=KeyRing(bytes(32)),
+            seal=lambda *_: b"",
         )
     )
 
 
-# Of a kickoff and of a resume.
-BODY = b'{"inputs": {}, "execution_id": "k", "task_id": "t", "human_feedback": "", "is_approve": true}'
+# Of a kickoff, of a resume and of a rotation.
+BODY = b'{"inputs": {}, "execution_id": "k", "task_id": "t", "human_feedback": "", "is_approve": true, "origin": "all"}'
+BODIES = {
+    "/api/v1/redeliveries": b'{"kickoff_id": "k"}',
+    "/api/v1/origins/reset": b'{"origin": "https://hooks.example.com"}',
+}
 
 
 def ask(app, method, path, before_body=lambda: None) -> Answer:
@@ -65,7 +72,7 @@ def ask(app, method, path, before_body=lambda: None) -> Answer:
 
     async def receive():
         await asyncio.sleep(0)
-        return {"type": "http.request", "body": BODY}
+        return {"type": "http.request", "body": BODIES.get(path, BODY)}
 
     async def send(message):
         sent.append(message)

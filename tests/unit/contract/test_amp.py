@@ -19,6 +19,10 @@ CREW = CrewInputs(NAMES, NAMES)
 INPUTS = {"topic": "tea", "audience": "all"}
 
 
+def nowhere(*_):
+    raise AssertionError("there is nothing to seal")
+
+
 def parse(body, crew=CREW, check=lambda target: None):
     return parse_kickoff(body if isinstance(body, bytes) else json.dumps(body).encode(), crew, check)
 
@@ -108,7 +112,7 @@ def test_one_url_for_several_channels_is_one_lane():
         "stepWebhookUrl": "https://a.example/steps",
         "crewWebhookUrl": "https://a.example/hook",
     }
-    lanes = amp.new_lanes("run", parse(body))
+    lanes = amp.new_lanes("run", parse(body), nowhere)
     assert [(lane.number, lane.url, lane.channels) for lane in lanes] == [
         (1, "https://a.example/hook", Channel.TASK | Channel.CREW),
         (2, "https://a.example/steps", Channel.STEP),
@@ -140,6 +144,113 @@ def test_what_is_not_served_yet_is_kept_and_said(name):
     found = parse({"inputs": INPUTS, name: {"url": "https://a.example"}})
     assert found.options == {name: {"url": "https://a.example"}}
     assert found.warnings == [f"{name!r} was stored and is not served yet"]
+
+
+# --- authentication ---------------------------------------------------------------------------
+
+BEARER = {"strategy": "bearer", "token": "s3cret-token"}
+BASIC = {"strategy": "basic", "username": "crew", "password": "s3cret-token"}
+URLS = {
+    "taskWebhookUrl": "https://a.example/t",
+    "stepWebhookUrl": "https://b.example/s",
+    "crewWebhookUrl": "https://a.example/t",
+}
+
+
+def authenticated(value, urls=URLS):
+    found = parse({"inputs": INPUTS, **urls, "webhookAuthentication": value})
+    return {link: auth.headers for link, auth in found.auth.items()}, found.warnings
+
+
+def test_one_authentication_is_for_every_url():
+    found, warnings = authenticated(BEARER)
+    assert set(found) == set(URLS.values())
+    assert set(found.values()) == {(("authorization", "Bearer s3cret-token"),)}
+    assert warnings == []
+
+
+def test_each_url_may_have_its_own_or_none():
+    found, warnings = authenticated({"stepWebhookUrl": BASIC, "taskWebhookUrl": None})
+    # RFC 7617: base64 of `crew:s3cret-token`.
+    assert found == {"https://b.example/s": (("authorization", "Basic Y3JldzpzM2NyZXQtdG9rZW4="),)}
+    assert warnings == []
+
+
+def test_one_url_in_two_fields_has_one_authentication():
+    both, _ = authenticated({"taskWebhookUrl": BEARER})
+    assert set(both) == {"https://a.example/t"}
+    assert authenticated({"taskWebhookUrl": BEARER, "crewWebhookUrl": BEARER})[0] == both
+    problem = refused(
+        {
+            "inputs": INPUTS,
+            **URLS,
+            "webhookAuthentication": {"taskWebhookUrl": BEARER, "crewWebhookUrl": BASIC},
+        }
+    )
+    assert problem.body["details"] == {"field": "webhookAuthentication.crewWebhookUrl"}
+
+
+def test_an_authentication_for_a_url_that_is_not_there_is_told():
+    found, warnings = authenticated({"stepWebhookUrl": BEARER}, {})
+    assert found == {}
+    assert warnings == ["'webhookAuthentication' has one for 'stepWebhookUrl', which is not given"]
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ("Bearer s3cret-token", ""),
+        ([BEARER], ""),
+        ({}, None),
+        ({"strategy": "oauth", "token": "s3cret-token"}, ".strategy"),
+        ({"strategy": "bearer", "token": "s3cret-token\r\nx: y"}, ".token"),
+        ({"stepWebhookUrl": {"strategy": "bearer", "token": 7}}, ".stepWebhookUrl.token"),
+        ({"stepWebhookUrl": BEARER, "stepWebHookUrl": BEARER}, ".strategy"),
+        ({"strategy": "headers", "headers": {"Host": "s3cret-token"}}, ".headers"),
+        ({"strategy": "headers", "headers": {"X-API-Key": "s3cret-token\n"}}, ".headers.X-API-Key"),
+    ],
+)
+def test_what_cannot_be_sent_is_named_and_never_repeated(value, field):
+    body = {"inputs": INPUTS, **URLS, "webhookAuthentication": value}
+    if field is None:
+        assert parse(body).auth == {}
+        return
+    problem = refused(body)
+    assert problem.body["details"] == {"field": f"webhookAuthentication{field}"}
+    assert problem.body["message"].startswith(f"webhookAuthentication{field} ")
+    assert "s3cret" not in json.dumps(problem.body)
+
+
+def test_lanes_have_it_sealed_for_their_run_and_url():
+    sealed = []
+
+    def seal(auth, run_id, link):
+        sealed.append((auth.headers[0][1], run_id, link))
+        return b"sealed for " + link.encode()
+
+    kickoff = parse({"inputs": INPUTS, **URLS, "webhookAuthentication": {"taskWebhookUrl": BEARER}})
+    lanes = amp.new_lanes("run", kickoff, seal)
+    assert [lane.auth for lane in lanes] == [b"sealed for https://a.example/t", None]
+    assert sealed == [("Bearer s3cret-token", "run", "https://a.example/t")]
+    assert "s3cret" not in repr(kickoff)
+
+
+def test_inside_the_inputs_it_would_be_stored_and_reach_prompts():
+    problem = refused({"inputs": INPUTS | {"webhookAuthentication": BEARER}})
+    assert problem.body["details"] == {"misplaced": ["webhookAuthentication"]}
+
+
+@pytest.mark.parametrize("name", ["humanInputWebhook", "webhooks"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_what_is_kept_for_later_is_kept_without_its_authentication(name, listed):
+    webhook = {"url": "https://a.example", "authentication": BEARER}
+    found = parse({"inputs": INPUTS, name: [webhook, 7] if listed else webhook})
+    kept = {"url": "https://a.example"}
+    assert found.options == {name: [kept, 7] if listed else kept}
+    assert found.warnings == [f"{name!r} was stored without its authentication and is not served yet"]
+
+
+# --- meta -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("meta", [[], "x", 1])
@@ -200,3 +311,18 @@ def test_every_state_has_its_words():
     assert set(amp.STATES) == set(RunState)
     waiting = replace(RUN, state=RunState.WAITING)
     assert amp.status(waiting, NOW, None, None)["state"] == "PAUSED"
+
+
+@pytest.mark.parametrize(("ordering", "ordered"), [("lane", True), (None, True), ("none", False)])
+def test_the_order_of_each_url_can_be_lifted(ordering, ordered):
+    body = {"inputs": INPUTS, "stepWebhookUrl": "http://a.example/", "taskWebhookUrl": "http://b.example/"}
+    for asked in [body | {"ordering": ordering}, *([body] if ordering is None else [])]:
+        kickoff = parse(asked)
+        assert (kickoff.ordered, kickoff.warnings) == (ordered, [])
+        assert [lane.ordered for lane in amp.new_lanes("run", kickoff, nowhere)] == [ordered, ordered]
+
+
+@pytest.mark.parametrize("ordering", ["run", "", "None", False, 0, [], {}, ["none"]])
+def test_another_ordering_is_refused(ordering):
+    problem = refused({"inputs": INPUTS, "ordering": ordering})
+    assert (problem.status, problem.body["details"]) == (422, {"field": "ordering"})

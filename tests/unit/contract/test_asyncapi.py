@@ -12,6 +12,8 @@ from standardwebhooks import Webhook
 
 from crewcast.contract import asyncapi, webhooks
 from crewcast.core.event import Channel
+from crewcast.core.generation import Rotation
+from crewcast.core.keyring import KeyRing
 from crewcast.core.lane import Lane
 from tests.support.documents import problems, validator
 
@@ -159,3 +161,14 @@ def test_the_headers_of_the_examples_tell_one_story(published):
         assert headers["webhook-id"] == f"evt_{run}_{seq}"
         assert headers["traceparent"] == f"00-{run}-{seq:08x}{attempt:08x}-01"
         assert headers["crewcast-event"].endswith(payload.get("status", "step"))
+
+
+@pytest.mark.parametrize("rotations", [[], [Rotation(1, "", 1, 1 << 61)]])
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_every_signature_that_is_sent_is_as_the_document_says(rotations, asymmetric):
+    pattern = asyncapi.DELIVERY_HEADERS["webhook-signature"]["pattern"]
+    ring = KeyRing(bytes(32), rotations, asymmetric=asymmetric)
+    signatures = ring.signer("https://a.example").sign("evt_1", 1, b"{}")
+    assert len(signatures.split(" ")) == (1 + len(rotations)) * (1 + asymmetric)
+    assert re.fullmatch(pattern, signatures)
+    assert not re.fullmatch(pattern, signatures.replace("v1", "v2"))

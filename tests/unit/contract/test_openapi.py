@@ -9,9 +9,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import crewcast
 from crewcast.api import amp as amp_routes
-from crewcast.api import runs as run_routes
 from crewcast.api.app import Context, create_app
 from crewcast.api.auth import Tokens
+from crewcast.api.query import PAGE
 from crewcast.clock import RealClock
 from crewcast.contract import amp, asyncapi, openapi
 from crewcast.core import lane, outcome, url
@@ -78,7 +78,7 @@ def resolved(part):
 
 
 def served():
-    context = Context(None, RealClock(), Tokens("t"), {}, None, bytes, None)  # type: ignore[arg-type]
+    context = Context(None, RealClock(), Tokens("t"), {}, None, bytes, None, None, None)  # type: ignore[arg-type]
     routes = create_app(context)._app.routes  # type: ignore[attr-defined]
     return {(method.lower(), route.path) for route in routes for method in route.methods - {"HEAD"}}
 
@@ -202,8 +202,8 @@ def test_numbers_and_words_are_those_of_the_code():
         f"up to {amp.MAX_META_BYTES // 1024} KiB" in SCHEMAS["Kickoff"]["properties"]["meta"]["description"]
     )
     assert SCHEMAS["Attempt"]["properties"]["verdict"]["enum"] == [verdict.value for verdict in lane.Verdict]
-    [limit] = [one for _, path, _, parameters in operations() for one in parameters if one["name"] == "limit"]
-    assert limit["schema"]["default"] == run_routes.PAGE
+    limits = [one for _, path, _, parameters in operations() for one in parameters if one["name"] == "limit"]
+    assert [limit["schema"]["default"] for limit in limits] == [PAGE, PAGE]
 
 
 def test_the_fields_of_a_kickoff_are_those_that_are_known():

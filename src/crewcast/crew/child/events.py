@@ -196,7 +196,9 @@ def _flow_input_requested(_sink: Sink, source: Any, event: Any) -> None:
 
 def _human_feedback_requested(_sink: Sink, _source: Any, event: Any) -> None:
     """Of a flow inside another; the run's own is refused before it begins."""
-    raise Refused("@human_feedback is not supported yet; it is set on: " + text(event.method_name))
+    # The oldest releases leave the name out.
+    where = text(event.method_name or "") or "a flow inside this one"
+    raise Refused("@human_feedback is not supported yet; it is set on: " + where)
 
 
 def _method_execution_started(sink: Sink, source: Any, event: Any) -> Fields | None:

@@ -2,8 +2,8 @@
 -- fill it up to a power of two, so that few statements are prepared, and must match nothing.
 
 -- name: key_of_run
--- The UUID of a run is looked up once per process and run.
-SELECT key FROM run WHERE id = :id
+-- The UUID of a run is looked up once per process and run. A hidden run is not found, so that no write does.
+SELECT key FROM run WHERE id = :id AND hidden = 0
 
 -- --- runs -----------------------------------------------------------------------------------
 
@@ -33,15 +33,16 @@ VALUES (:id, :crew, :state, :created_at, :started_at, :finished_at, :attempt, :s
 INSERT INTO kickoff (run, inputs, meta, options, token) VALUES (:run, :inputs, :meta, :options, :token)
 
 -- name: create_lanes
--- As the kickoff named them.
+-- As the kickoff named them, or made later: replays and split lanes.
 INSERT INTO lane (run, number, url, origin, channels, cursor, tail, settled, tries, due_at, closed,
-                  lease_token, lease_until)
+                  lease_token, lease_until, replay_of, dead_only, ordered, auth, refusals, split_of, total,
+                  asked_at, born)
 SELECT * FROM (VALUES $rows) AS v WHERE v.column1 IS NOT NULL
 
 -- name: queued_runs
 -- The oldest first. The index holds queued runs only: finished ones cost nothing here.
 SELECT key FROM run INDEXED BY run_queued
-WHERE state = 'queued' AND crew IN (SELECT value FROM json_each(:crews))
+WHERE state = 'queued' AND hidden = 0 AND crew IN (SELECT value FROM json_each(:crews))
 ORDER BY key LIMIT :limit
 
 -- name: claim_runs
@@ -67,7 +68,7 @@ SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta
        kickoff.token, run.started_at, run.finished_at, run.attempt, run.seq, run.total_tasks,
        run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until
 FROM run JOIN kickoff ON kickoff.run = run.key
-WHERE run.id = :id
+WHERE run.id = :id AND run.hidden = 0
 
 -- name: run_by_key
 -- The same for a run that has just been claimed.
@@ -112,18 +113,24 @@ INSERT INTO event (run, seq, channel, type, at, run_attempt, task_id, body, whol
 SELECT * FROM (VALUES $rows) AS v WHERE v.column1 IS NOT NULL
 
 -- name: append_work
--- Lanes of the run that listen to the channel. A lane that waits for a retry goes on waiting.
-UPDATE lane
-SET tail = v.column3, due_at = iif(lane.closed IS NULL, coalesce(lane.due_at, v.column4), NULL)
+-- Lanes of the run that listen to the channel, except those that send what there was. A lane that waits for
+-- a retry goes on waiting.
+UPDATE lane INDEXED BY lane_live
+SET tail = v.column3, total = lane.total + v.column5,
+    due_at = iif(lane.closed IS NULL, coalesce(lane.due_at, v.column4), NULL)
 FROM (VALUES $rows) AS v
-WHERE lane.run = v.column1 AND lane.channels & v.column2
+WHERE lane.run = v.column1 AND lane.channels & v.column2 AND lane.replay_of IS NULL AND lane.split_of IS NULL
 
 -- name: append_dead
 -- What comes to a closed lane is a dead letter at once. The index holds closed lanes only.
-INSERT INTO dead_letter (run, lane, seq, at, reason)
-SELECT lane.run, lane.number, event.seq, event.at, lane.closed
+INSERT INTO dead_letter (run, lane, seq, at, reason, origin, lane_seq, attempt)
+SELECT lane.run, lane.number, event.seq, event.at, lane.closed, lane.origin,
+       lane.total - (SELECT count(*) FROM event AS later
+                     WHERE later.run = event.run AND later.seq > event.seq AND later.channel & lane.channels),
+       lane.last_attempt
 FROM (VALUES $rows) AS v
 CROSS JOIN lane INDEXED BY lane_closed ON lane.run = v.column1 AND lane.closed IS NOT NULL
+    AND lane.replay_of IS NULL AND lane.split_of IS NULL
 CROSS JOIN event ON event.run = lane.run AND event.seq > v.column2 AND event.channel & lane.channels
 WHERE true
 ON CONFLICT DO NOTHING
@@ -133,7 +140,7 @@ ON CONFLICT DO NOTHING
 SELECT run.id, event.seq, event.channel, event.type, event.body, event.at, event.run_attempt, event.task_id,
        event.whole
 FROM run JOIN event ON event.run = run.key
-WHERE run.id = :id AND event.seq > :after AND event.channel & :channels
+WHERE run.id = :id AND run.hidden = 0 AND event.seq > :after AND event.channel & :channels
 ORDER BY event.seq LIMIT :limit
 
 -- name: last_event
@@ -141,7 +148,7 @@ ORDER BY event.seq LIMIT :limit
 SELECT run.id, event.seq, event.channel, event.type, event.body, event.at, event.run_attempt, event.task_id,
        event.whole
 FROM run JOIN event ON event.run = run.key
-WHERE run.id = :id AND event.channel & :channel
+WHERE run.id = :id AND run.hidden = 0 AND event.channel & :channel
 ORDER BY event.seq DESC LIMIT 1
 
 -- --- lanes ----------------------------------------------------------------------------------
@@ -149,26 +156,86 @@ ORDER BY event.seq DESC LIMIT 1
 -- name: lanes
 -- In the order of the fields of core.lane.Lane.
 SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
-       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until
+       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
 FROM run JOIN lane ON lane.run = run.key
-WHERE run.id = :id
+WHERE run.id = :id AND run.hidden = 0
 ORDER BY lane.number
 
 -- name: due_lanes
 -- Longest due first. The index holds lanes that wait for a dispatcher only.
 SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
-       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until
+       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
 FROM lane INDEXED BY lane_due CROSS JOIN run ON run.key = lane.run
 WHERE lane.due_at IS NOT NULL AND lane.due_at <= :now AND lane.lease_token IS NULL AND lane.closed IS NULL
+ORDER BY lane.due_at LIMIT :limit
+
+-- name: due_lanes_elsewhere
+-- The same among the first `look`, passing over busy origins and the surplus of others within the index.
+SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
+       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
+FROM (
+    SELECT run, number, due_at, row_number() OVER (PARTITION BY origin ORDER BY due_at) AS place
+    FROM (
+        SELECT run, number, origin, due_at FROM lane INDEXED BY lane_due
+        WHERE due_at IS NOT NULL AND due_at <= :now AND lease_token IS NULL AND closed IS NULL
+        ORDER BY due_at LIMIT :look
+    )
+    WHERE origin NOT IN (SELECT value FROM json_each(:busy))
+) AS found
+CROSS JOIN lane ON lane.run = found.run AND lane.number = found.number
+CROSS JOIN run ON run.key = lane.run
+WHERE found.place <= :per_origin
+ORDER BY found.due_at LIMIT :limit
+
+-- name: due_lanes_beyond
+-- Whether more are due than `due_lanes_elsewhere` looks at.
+SELECT 1 FROM lane INDEXED BY lane_due
+WHERE due_at IS NOT NULL AND due_at <= :now AND lease_token IS NULL AND closed IS NULL
+ORDER BY due_at LIMIT 1 OFFSET :look
+
+-- name: due_origins
+-- From origin to origin, one step of the index each, however many lanes wait at one of them.
+WITH RECURSIVE waits (origin) AS (
+    SELECT min(origin) FROM lane INDEXED BY lane_origin
+    WHERE due_at IS NOT NULL AND lease_token IS NULL AND closed IS NULL
+    UNION ALL
+    SELECT (SELECT min(lane.origin) FROM lane INDEXED BY lane_origin
+            WHERE lane.origin > waits.origin
+              AND lane.due_at IS NOT NULL AND lane.lease_token IS NULL AND lane.closed IS NULL)
+    FROM waits WHERE waits.origin IS NOT NULL
+)
+SELECT origin, due_at FROM (
+    SELECT waits.origin,
+           (SELECT min(lane.due_at) FROM lane INDEXED BY lane_origin
+            WHERE lane.origin = waits.origin
+              AND lane.due_at IS NOT NULL AND lane.lease_token IS NULL AND lane.closed IS NULL) AS due_at
+    FROM waits WHERE waits.origin NOT IN (SELECT value FROM json_each(:busy))
+)
+WHERE due_at <= :now
+ORDER BY due_at LIMIT :limit
+
+-- name: due_lanes_of_origin
+-- The longest due of one origin.
+SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
+       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
+FROM lane INDEXED BY lane_origin CROSS JOIN run ON run.key = lane.run
+WHERE lane.origin = :origin
+  AND lane.due_at IS NOT NULL AND lane.due_at <= :now AND lane.lease_token IS NULL AND lane.closed IS NULL
 ORDER BY lane.due_at LIMIT :limit
 
 -- name: lapsed_lanes
 -- A lease that has lapsed is none, except to its holder: it may still be at work there.
 SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
-       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until
+       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
 FROM lane INDEXED BY lane_leased CROSS JOIN run ON run.key = lane.run
 WHERE lane.lease_until <= :now AND lane.lease_token IS NOT NULL AND lane.lease_token <> :token
   AND lane.closed IS NULL AND lane.cursor < lane.tail AND lane.due_at <= :now
+  AND lane.origin NOT IN (SELECT value FROM json_each(:busy))
 ORDER BY lane.due_at LIMIT :limit
 
 -- name: claim_lanes
@@ -192,39 +259,62 @@ CROSS JOIN lane ON lane.run = v.column3 AND lane.number = v.column4 AND lane.lea
 
 -- name: last_attempt
 -- Where the numbers of attempts go on.
-SELECT coalesce(max(id), 0) FROM attempt
+SELECT max(coalesce((SELECT max(id) FROM attempt), 0),
+           coalesce((SELECT value FROM high_water WHERE name = 'attempt'), 0))
 
 -- name: settle_held
 -- The lane stays with its dispatcher: no index changes. `tail` is kept, it may have moved meanwhile.
 UPDATE lane
-SET cursor = v.column4, settled = v.column5, tries = v.column6, due_at = v.column7, last_attempt = v.column8
+SET cursor = v.column4, settled = v.column5, tries = v.column6, due_at = v.column7, last_attempt = v.column8,
+    refusals = v.column9
 FROM (VALUES $rows) AS v
 WHERE lane.run = v.column1 AND lane.number = v.column2 AND lane.lease_token = v.column3
 
 -- name: settle_moved
 -- The lane is given back, or closed, or both.
 UPDATE lane
-SET cursor = v.column4, settled = v.column5, tries = v.column6, last_attempt = v.column8, closed = v.column9,
-    due_at = iif(v.column9 IS NULL AND v.column4 < lane.tail, v.column7, NULL),
-    lease_token = iif(v.column10, NULL, lane.lease_token),
-    lease_until = iif(v.column10, NULL, lane.lease_until)
+SET cursor = v.column4, settled = v.column5, tries = v.column6, last_attempt = v.column8,
+    refusals = v.column9, closed = v.column10,
+    due_at = iif(v.column10 IS NULL AND v.column4 < lane.tail, v.column7, NULL),
+    lease_token = iif(v.column11, NULL, lane.lease_token),
+    lease_until = iif(v.column11, NULL, lane.lease_until)
 FROM (VALUES $rows) AS v
 WHERE lane.run = v.column1 AND lane.number = v.column2 AND lane.lease_token = v.column3
 
-
 -- name: give_up
--- The event of the attempt.
-INSERT INTO dead_letter (run, lane, seq, at, reason)
-VALUES (:run, :lane, :seq, :at, :reason)
+-- The event of the attempt. A replay of dead letters has their numbers, not its own.
+INSERT INTO dead_letter (run, lane, seq, at, reason, origin, lane_seq, attempt)
+SELECT lane.run, coalesce(lane.split_of, lane.number), :seq, :at, :reason, lane.origin,
+       coalesce((SELECT was.lane_seq FROM dead_letter AS was
+                 WHERE lane.dead_only AND was.run = lane.run AND was.seq = :seq AND was.lane = lane.replay_of),
+                :lane_seq),
+       :attempt
+FROM lane
+WHERE lane.run = :run AND lane.number = :lane
 ON CONFLICT DO NOTHING
 
 -- name: give_up_rest
--- The rest of a lane that has just been closed.
-INSERT INTO dead_letter (run, lane, seq, at, reason)
-SELECT lane.run, lane.number, event.seq, :at, lane.closed
-FROM lane JOIN event ON event.run = lane.run AND event.seq > lane.cursor AND event.channel & lane.channels
-WHERE lane.run = :run AND lane.number = :lane
+-- The rest of a lane that has just been closed; of a replay of dead letters, the rest of those. (A split lane
+-- has none.)
+INSERT INTO dead_letter (run, lane, seq, at, reason, origin, lane_seq, attempt)
+SELECT lane.run, lane.number, event.seq, :at, lane.closed, lane.origin,
+       coalesce(was.lane_seq, lane.settled + row_number() OVER (ORDER BY event.seq)), :attempt
+FROM lane
+JOIN event ON event.run = lane.run AND event.seq > lane.cursor AND event.seq <= lane.tail
+    AND event.channel & lane.channels
+LEFT JOIN dead_letter AS was ON lane.dead_only AND was.run = lane.run AND was.seq = event.seq
+    AND was.lane = lane.replay_of AND coalesce(was.attempt, 0) <= lane.born
+    AND (was.redelivered IS NULL OR was.redelivered > lane.born)
+WHERE lane.run = :run AND lane.number = :lane AND (lane.dead_only = 0 OR was.seq IS NOT NULL)
 ON CONFLICT DO NOTHING
+
+-- name: redelivered
+-- A replay of lane `replayed` was accepted: the dead letter there, and those of its other replays.
+UPDATE dead_letter SET redelivered = :attempt
+WHERE run = :run AND seq = :seq AND redelivered IS NULL
+  AND EXISTS (SELECT 1 FROM lane
+              WHERE lane.run = dead_letter.run AND lane.number = dead_letter.lane
+                AND (lane.number = :replayed OR lane.replay_of = :replayed))
 
 -- name: release_lane
 -- Guarded by the lease: not held any more, no change.
@@ -232,6 +322,14 @@ UPDATE lane
 SET lease_token = NULL, lease_until = NULL,
     due_at = iif(closed IS NULL AND cursor < tail, coalesce(due_at, :now), NULL)
 WHERE run = :run AND number = :number AND lease_token = :token
+
+-- name: park_lanes
+-- The same for many, each due later.
+UPDATE lane
+SET lease_token = NULL, lease_until = NULL,
+    due_at = iif(lane.closed IS NULL AND lane.cursor < lane.tail, v.column4, NULL)
+FROM (VALUES $rows) AS v
+WHERE lane.run = v.column1 AND lane.number = v.column2 AND lane.lease_token = v.column3
 
 -- name: void_leases
 -- By the index of leased lanes.
@@ -245,18 +343,41 @@ WHERE lease_token IS NOT NULL
 SELECT min(due_at) FROM lane INDEXED BY lane_due
 WHERE due_at IS NOT NULL AND lease_token IS NULL AND closed IS NULL
 
+-- name: next_due_elsewhere
+-- The same without busy origins: among the first `look`, else from origin to origin as in `due_origins`.
+SELECT coalesce(
+    (SELECT min(due_at) FROM (
+        SELECT origin, due_at FROM lane INDEXED BY lane_due
+        WHERE due_at IS NOT NULL AND lease_token IS NULL AND closed IS NULL
+        ORDER BY due_at LIMIT :look
+    ) WHERE origin NOT IN (SELECT value FROM json_each(:busy))),
+    (WITH RECURSIVE waits (origin) AS (
+        SELECT min(origin) FROM lane INDEXED BY lane_origin
+        WHERE due_at IS NOT NULL AND lease_token IS NULL AND closed IS NULL
+        UNION ALL
+        SELECT (SELECT min(lane.origin) FROM lane INDEXED BY lane_origin
+                WHERE lane.origin > waits.origin
+                  AND lane.due_at IS NOT NULL AND lane.lease_token IS NULL AND lane.closed IS NULL)
+        FROM waits WHERE waits.origin IS NOT NULL
+    )
+    SELECT min((SELECT min(lane.due_at) FROM lane INDEXED BY lane_origin
+                WHERE lane.origin = waits.origin
+                  AND lane.due_at IS NOT NULL AND lane.lease_token IS NULL AND lane.closed IS NULL))
+    FROM waits WHERE waits.origin NOT IN (SELECT value FROM json_each(:busy)))
+)
+
 -- name: pending_beside
 -- Counts what waits: it has to be exact, because a subscriber is told.
-SELECT count(*)
+SELECT coalesce(sum(lane.total - lane.settled), 0)
 FROM run JOIN lane ON lane.run = run.key
-         JOIN event ON event.run = lane.run AND event.seq > lane.cursor AND event.channel & lane.channels
-WHERE run.id = :id AND lane.number <> :number AND lane.origin = :origin AND lane.closed IS NULL
+WHERE run.id = :id AND run.hidden = 0 AND lane.number <> :number AND lane.origin = :origin
+  AND lane.closed IS NULL AND lane.replay_of IS NULL
 
 -- name: attempts
 -- Back along the lanes, then in the order made.
 WITH RECURSIVE made (id) AS (
     SELECT lane.last_attempt FROM run JOIN lane ON lane.run = run.key
-    WHERE run.id = :id AND lane.last_attempt > :after
+    WHERE run.id = :id AND run.hidden = 0 AND lane.last_attempt > :after
     UNION ALL
     SELECT attempt.previous FROM made JOIN attempt ON attempt.id = made.id WHERE attempt.previous > :after
 )
@@ -267,7 +388,235 @@ ORDER BY attempt.id LIMIT :limit
 
 -- name: dead_letters
 -- In the order of the log.
-SELECT run.id, dead_letter.lane, dead_letter.seq, dead_letter.at, dead_letter.reason
-FROM run JOIN dead_letter ON dead_letter.run = run.key
-WHERE run.id = :id
+SELECT run.id, dead_letter.lane, dead_letter.seq, dead_letter.at, dead_letter.reason, lane.url,
+       dead_letter.origin, event.type, dead_letter.lane_seq, dead_letter.redelivered IS NOT NULL, dead_letter.id
+FROM run
+JOIN dead_letter ON dead_letter.run = run.key
+JOIN lane ON lane.run = dead_letter.run AND lane.number = dead_letter.lane
+JOIN event ON event.run = dead_letter.run AND event.seq = dead_letter.seq
+WHERE run.id = :id AND run.hidden = 0
 ORDER BY dead_letter.seq, dead_letter.lane
+
+-- --- redelivery -----------------------------------------------------------------------------
+
+-- name: replayable
+-- What can be sent again of lanes that are live: all that they have.
+SELECT number, url, origin, channels, auth, ordered, tail, total FROM lane INDEXED BY lane_live
+WHERE run = :run AND replay_of IS NULL AND split_of IS NULL AND (:lane IS NULL OR number = :lane)
+ORDER BY number
+
+-- name: place_in_lane
+-- How many of the lane's events there are up to this one, and the last of them: this one, if it is one.
+SELECT count(*), max(seq) FROM event
+WHERE run = :run AND seq <= :seq AND channel & :channels
+
+-- name: dead_in_lane
+-- What no replay has delivered yet: how many, the first and the last.
+SELECT count(*), min(seq), max(seq) FROM dead_letter
+WHERE run = :run AND lane = :lane AND redelivered IS NULL AND (:seq IS NULL OR seq = :seq)
+
+-- name: last_lane
+-- Where the numbers of a run's lanes go on.
+SELECT coalesce(max(number), 0) FROM lane WHERE run = :run
+
+-- name: born
+-- A lane that splits from a replay of dead letters sends what that one sends.
+SELECT born FROM lane WHERE run = :run AND number = :number
+
+-- name: dead_lane_events
+-- A replay of dead letters: those there were when it was asked for, without what was redelivered until then.
+SELECT letter.lane_seq, run.id, event.seq, event.channel, event.type, event.body, event.at, event.run_attempt,
+       event.task_id, event.whole
+FROM run
+CROSS JOIN lane ON lane.run = run.key AND lane.number = :number
+CROSS JOIN dead_letter AS letter ON letter.run = lane.run AND letter.seq > :after AND letter.seq <= lane.tail
+    AND letter.lane = lane.replay_of AND coalesce(letter.attempt, 0) <= lane.born
+    AND (letter.redelivered IS NULL OR letter.redelivered > lane.born)
+CROSS JOIN event ON event.run = letter.run AND event.seq = letter.seq
+WHERE run.id = :id AND run.hidden = 0
+ORDER BY letter.seq LIMIT :limit
+
+-- name: undelivered
+-- Along the order of giving up.
+SELECT run.id, dead_letter.lane, dead_letter.seq, dead_letter.at, dead_letter.reason, lane.url,
+       dead_letter.origin, event.type, dead_letter.lane_seq, dead_letter.redelivered IS NOT NULL, dead_letter.id
+FROM dead_letter
+CROSS JOIN run ON run.key = dead_letter.run AND run.hidden = 0
+CROSS JOIN lane ON lane.run = dead_letter.run AND lane.number = dead_letter.lane
+CROSS JOIN event ON event.run = dead_letter.run AND event.seq = dead_letter.seq
+WHERE dead_letter.id > :after AND dead_letter.redelivered IS NULL AND dead_letter.at >= :since
+ORDER BY dead_letter.id LIMIT :limit
+
+-- name: undelivered_of_origin
+-- The same along the index of one origin.
+SELECT run.id, dead_letter.lane, dead_letter.seq, dead_letter.at, dead_letter.reason, lane.url,
+       dead_letter.origin, event.type, dead_letter.lane_seq, dead_letter.redelivered IS NOT NULL, dead_letter.id
+FROM dead_letter INDEXED BY dead_letter_origin
+CROSS JOIN run ON run.key = dead_letter.run AND run.hidden = 0
+CROSS JOIN lane ON lane.run = dead_letter.run AND lane.number = dead_letter.lane
+CROSS JOIN event ON event.run = dead_letter.run AND event.seq = dead_letter.seq
+WHERE dead_letter.origin = :origin AND dead_letter.id > :after AND dead_letter.redelivered IS NULL
+  AND dead_letter.at >= :since
+ORDER BY dead_letter.id LIMIT :limit
+
+-- name: undelivered_of_run
+-- A run's are sorted: they lie in the order of the log.
+SELECT run.id, dead_letter.lane, dead_letter.seq, dead_letter.at, dead_letter.reason, lane.url,
+       dead_letter.origin, event.type, dead_letter.lane_seq, dead_letter.redelivered IS NOT NULL, dead_letter.id
+FROM run
+CROSS JOIN dead_letter ON dead_letter.run = run.key
+CROSS JOIN lane ON lane.run = dead_letter.run AND lane.number = dead_letter.lane
+CROSS JOIN event ON event.run = dead_letter.run AND event.seq = dead_letter.seq
+WHERE run.id = :id AND run.hidden = 0 AND dead_letter.id > :after AND dead_letter.redelivered IS NULL
+  AND dead_letter.at >= :since AND (:origin IS NULL OR dead_letter.origin = :origin)
+ORDER BY dead_letter.id LIMIT :limit
+
+-- name: dead_lanes
+-- In the order of the index, so that a page ends where its last lane does.
+SELECT run.id, dead_letter.lane, count(*), dead_letter.origin, dead_letter.run
+FROM dead_letter INDEXED BY dead_letter_lane
+CROSS JOIN run ON run.key = dead_letter.run AND run.hidden = 0
+CROSS JOIN lane ON lane.run = dead_letter.run AND lane.number = dead_letter.lane AND lane.replay_of IS NULL
+WHERE (dead_letter.origin, dead_letter.run, dead_letter.lane) > (:origin, :run, :lane)
+  AND dead_letter.origin <= :last AND dead_letter.redelivered IS NULL AND dead_letter.at >= :since
+GROUP BY dead_letter.origin, dead_letter.run, dead_letter.lane
+ORDER BY dead_letter.origin, dead_letter.run, dead_letter.lane LIMIT :limit
+
+-- --- origins --------------------------------------------------------------------------------
+
+-- name: save_origin
+-- The whole state, each time that it changes.
+INSERT OR REPLACE INTO origin (origin, state, failures, openings, opened_at, retry_at, paused_until, reason)
+VALUES (:origin, :state, :failures, :openings, :opened_at, :retry_at, :paused_until, :reason)
+
+-- name: forget_origin
+-- One that is well has no row.
+DELETE FROM origin WHERE origin = :origin
+
+-- name: health
+-- As many as are not well.
+SELECT origin, state, failures, openings, opened_at, retry_at, paused_until, reason FROM origin
+
+-- name: origins
+-- What waits, what is at work, and what is known beside it. As many rows as lanes with work: for people.
+SELECT work.origin, coalesce(origin.state, 'closed'), coalesce(origin.failures, 0), coalesce(origin.openings, 0),
+       origin.opened_at, origin.retry_at, origin.paused_until, origin.reason, sum(work.lanes), sum(work.events)
+FROM (
+    SELECT lane.origin, count(*) AS lanes, sum(total - settled) AS events FROM lane INDEXED BY lane_origin
+    WHERE due_at IS NOT NULL AND lease_token IS NULL AND closed IS NULL
+    GROUP BY lane.origin
+    UNION ALL
+    SELECT lane.origin, count(*), sum(total - settled) FROM lane INDEXED BY lane_leased
+    WHERE lease_token IS NOT NULL AND closed IS NULL AND cursor < tail
+    GROUP BY lane.origin
+    UNION ALL
+    SELECT origin.origin, 0, 0 FROM origin
+) AS work LEFT JOIN origin ON origin.origin = work.origin
+GROUP BY work.origin
+ORDER BY work.origin
+
+-- name: hurry_lanes
+-- A slice of what waits for later at one origin.
+UPDATE lane SET due_at = :now
+WHERE (run, number) IN (
+    SELECT run, number FROM lane INDEXED BY lane_origin
+    WHERE origin = :origin AND due_at IS NOT NULL AND due_at > :now AND lease_token IS NULL AND closed IS NULL
+    ORDER BY due_at LIMIT :limit
+)
+
+-- --- retention ------------------------------------------------------------------------------
+
+-- name: expired_runs
+-- A reader looks for them, so that those with work left cost no writer anything; `hide_expired` asks again.
+SELECT run.id FROM run INDEXED BY run_ended
+WHERE run.finished_at IS NOT NULL AND run.hidden = 0 AND run.finished_at < :before
+  AND NOT EXISTS (SELECT 1 FROM lane
+                  WHERE lane.run = run.key AND lane.closed IS NULL AND lane.cursor < lane.tail)
+ORDER BY run.finished_at LIMIT :limit
+
+-- name: hide_expired
+-- The guard: ended before, with nothing left to deliver.
+UPDATE run SET hidden = 1
+WHERE key = :key AND finished_at < :before
+  AND NOT EXISTS (SELECT 1 FROM lane
+                  WHERE lane.run = run.key AND lane.closed IS NULL AND lane.cursor < lane.tail)
+
+-- name: hide_run
+-- The guard: nobody works on it.
+UPDATE run SET hidden = 1 WHERE key = :key AND state <> 'running'
+
+-- name: hide_lanes
+-- Out of the indexes of work, and out of the hands of whoever holds one.
+UPDATE lane
+SET closed = coalesce(closed, 'deleted'), due_at = NULL, lease_token = NULL, lease_until = NULL
+WHERE run = :key
+
+-- name: hidden_run
+-- The oldest.
+SELECT key FROM run INDEXED BY run_hidden WHERE hidden = 1 ORDER BY key LIMIT 1
+
+-- name: first_lane
+-- Lanes go one by one, each after its attempts.
+SELECT number, last_attempt FROM lane WHERE run = :run ORDER BY number LIMIT 1
+
+-- name: chain
+-- Back along a lane's attempts.
+WITH RECURSIVE made (id, previous) AS (
+    SELECT id, previous FROM attempt WHERE id = :last
+    UNION ALL
+    SELECT attempt.id, attempt.previous FROM made JOIN attempt ON attempt.id = made.previous
+    LIMIT :limit
+)
+SELECT id, previous FROM made
+
+-- name: sweep_attempts
+-- By their numbers.
+DELETE FROM attempt WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- name: keep_high_water
+-- The newest attempts may be among those that go.
+INSERT INTO high_water (name, value) VALUES ('attempt', :value)
+ON CONFLICT (name) DO UPDATE SET value = max(high_water.value, excluded.value)
+
+-- name: shorten_chain
+-- The lane's chain begins behind what was removed.
+UPDATE lane SET last_attempt = :last WHERE run = :run AND number = :number
+
+-- name: sweep_lane
+-- Once its chain is empty.
+DELETE FROM lane WHERE run = :run AND number = :number
+
+-- name: sweep_dead_letters
+-- A slice.
+DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE run = :run LIMIT :limit)
+
+-- name: sweep_events
+-- A slice.
+DELETE FROM event WHERE id IN (SELECT id FROM event WHERE run = :run LIMIT :limit)
+
+-- name: sweep_kickoff
+-- What the kickoff said.
+DELETE FROM kickoff WHERE run = :run
+
+-- name: sweep_run
+-- The last row.
+DELETE FROM run WHERE key = :run
+
+-- --- rotation -------------------------------------------------------------------------------
+
+-- name: rotations
+-- In the order of the fields of core.generation.Rotation. One row for each rotation that ever was.
+SELECT number, origin, at, until FROM rotation ORDER BY number
+
+-- name: add_rotation
+-- The number is one more than the last of `rotations`; nobody else writes between.
+INSERT INTO rotation (number, origin, at, until) VALUES (:number, :origin, :at, :until)
+
+-- name: master_key
+-- At most one row.
+SELECT id FROM master_key
+
+-- name: bind_master_key
+-- The first one stays, unless it is replaced on purpose.
+INSERT INTO master_key (only_one, id) VALUES (1, :id)
+ON CONFLICT DO UPDATE SET id = excluded.id WHERE :replace

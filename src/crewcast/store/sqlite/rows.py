@@ -4,8 +4,10 @@ from typing import Any
 
 from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Attempt, Lane, Verdict
+from crewcast.core.origin import Breaker, Health
 from crewcast.core.outcome import Outcome
 from crewcast.core.run import Run, RunState
+from crewcast.store.protocol import DeadLetter
 from crewcast.store.sqlite.session import Values
 
 # Plain strings: sqlite3 takes ten times as long for a subclass of str.
@@ -58,12 +60,18 @@ def event_row(run: int, event: Event) -> Values:
     )
 
 
+def channels_from(bits: int) -> Channel:
+    return _CHANNELS[bits]
+
+
 def lane_from(row: Values) -> Lane:
     run_id, number, url, origin, channels, *rest = row
+    rest[9:11] = map(bool, rest[9:11])  # dead_only, ordered
     return Lane(run_id, number, url, origin, _CHANNELS[channels], *rest)
 
 
-def lane_row(run: int, lane: Lane) -> Values:
+def lane_row(run: int, lane: Lane, born: int | None = None) -> Values:
+    """`born` is the store's own: the last attempt when a replay was asked for."""
     return (
         run,
         lane.number,
@@ -78,6 +86,15 @@ def lane_row(run: int, lane: Lane) -> Values:
         lane.closed,
         lane.lease_token,
         lane.lease_until,
+        lane.replay_of,
+        int(lane.dead_only),
+        int(lane.ordered),
+        lane.auth,
+        lane.refusals,
+        lane.split_of,
+        lane.total,
+        lane.asked_at,
+        born,
     )
 
 
@@ -106,3 +123,26 @@ def attempt_row(
         outcome.duration,
         outcome.detail,
     )
+
+
+def health_from(row: Values) -> Health:
+    origin, state, *rest = row
+    return Health(origin, Breaker(state), *rest)
+
+
+def health_columns(health: Health) -> dict[str, Any]:
+    return {
+        "origin": health.origin,
+        "state": health.state.value,
+        "failures": health.failures,
+        "openings": health.openings,
+        "opened_at": health.opened_at,
+        "retry_at": health.retry_at,
+        "paused_until": health.paused_until,
+        "reason": health.reason,
+    }
+
+
+def dead_letter_from(row: Values) -> DeadLetter:
+    run_id, lane, seq, at, reason, url, origin, kind, lane_seq, redelivered, number = row
+    return DeadLetter(run_id, lane, seq, at, reason, url, origin, kind, lane_seq, bool(redelivered), number)

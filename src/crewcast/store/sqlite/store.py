@@ -1,23 +1,30 @@
 """The verbs of `protocol.Store` over one SQLite file."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 from crewcast.core.event import Channel, Event
+from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
+from crewcast.core.origin import Health
 from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import (
     Created,
+    DeadLane,
     DeadLetter,
     Hint,
     HintListener,
     IdempotencyKey,
+    OriginRow,
+    Removal,
     Settlement,
 )
 from crewcast.store.sqlite import rows
+from crewcast.store.sqlite.claims import LOOK
 from crewcast.store.sqlite.committer import Committer, Write, end_process
 from crewcast.store.sqlite.connection import (
     FILE,
@@ -27,11 +34,30 @@ from crewcast.store.sqlite.connection import (
     migrate,
     open_folder,
 )
+from crewcast.store.sqlite.origins import Reset
 from crewcast.store.sqlite.reader import Reader
+from crewcast.store.sqlite.replays import Redeliver
+from crewcast.store.sqlite.retention import Expire
 from crewcast.store.sqlite.tail import Tail
-from crewcast.store.sqlite.writes import KEYS_KEPT_FOR, Adopt, Append, Claim, NewRun, Release, Renew, Writes
+from crewcast.store.sqlite.writes import (
+    KEYS_KEPT_FOR,
+    Adopt,
+    Append,
+    Bind,
+    Claim,
+    ClaimLanes,
+    NewRun,
+    Park,
+    Release,
+    Renew,
+    Rotate,
+    Writes,
+)
 
 log = logging.getLogger("crewcast.store")
+
+LAST_TEXT = "\U0010ffff"  # no origin sorts after it
+LARGEST = (1 << 63) - 1
 
 
 class SQLiteStore:
@@ -85,26 +111,37 @@ class SQLiteStore:
         for write in writes:
             if write.error is None:
                 hints.update((hint, None) for hint in self._hints(write))
-        for hint, run_id in hints:
+        for hint, about in hints:
             for listener in tuple(self._listeners):
                 try:
-                    listener(hint, run_id)
+                    listener(hint, about)
                 except Exception:
                     # The callers' writes are committed whatever a listener does.
-                    log.exception("a listener failed at %s of run %s", hint, run_id)
+                    log.exception("a listener failed at %s of %s", hint, about)
 
     def _hints(self, write: Write) -> list[tuple[Hint, str]]:
-        verb, result = write.verb, write.result
-        if verb is self._writes.append and result:
+        verb, result, writes = write.verb, write.result, self._writes
+        if verb is writes.append and result:
             run: Run = write.value.run
             self._tail.add(run.id, write.value.events)
             moved = (Hint.EVENTS, run.id)
             return [moved, (Hint.QUEUED, run.id)] if run.state is RunState.QUEUED else [moved]
-        if verb is self._writes.create_run and not result.replayed:
+        if verb is writes.create_run and not result.replayed:
             return [(Hint.QUEUED, result.run_id)]
-        if verb is self._writes.claim_runs:
+        if verb is writes.claim_runs:
             return [(Hint.EVENTS, run.id) for run in result]
-        return []
+        if verb is writes.redeliver and result:
+            return [(Hint.EVENTS, write.value.run_id)]
+        if verb is writes.reset_origin:
+            return [(Hint.ORIGIN, write.value.origin)]
+        hidden: list[str] = []
+        if verb is writes.expire:
+            hidden = result
+        elif verb is writes.delete_run and result is Removal.HIDDEN:
+            hidden = [write.value]
+        for run_id in hidden:
+            self._tail.forget(run_id)
+        return [(Hint.EVENTS, run_id) for run_id in hidden]
 
     # --- runs -------------------------------------------------------------------------------
 
@@ -165,13 +202,31 @@ class SQLiteStore:
         return [rows.attempt_from(row) for row in await self._reader.all("attempts", page)]
 
     async def dead_letters(self, run_id: str) -> list[DeadLetter]:
-        return [DeadLetter(*row) for row in await self._reader.all("dead_letters", {"id": run_id})]
+        return [rows.dead_letter_from(row) for row in await self._reader.all("dead_letters", {"id": run_id})]
 
     # --- lanes ------------------------------------------------------------------------------
 
-    async def claim_lanes(self, limit: int, lease_token: str, now: int, lease: int) -> list[Lane]:
-        claim = Claim(limit, lease_token, now, now + lease)
+    async def claim_lanes(
+        self,
+        limit: int,
+        lease_token: str,
+        now: int,
+        lease: int,
+        busy: Sequence[str] = (),
+        per_origin: int | None = None,
+    ) -> list[Lane]:
+        claim = ClaimLanes(limit, lease_token, now, now + lease, busy, per_origin)
         return await self.committer.put(self._writes.claim_lanes, claim)
+
+    async def lane_events(self, lane: Lane, limit: int) -> list[tuple[int, Event]]:
+        if lane.dead_only:
+            page = {"id": lane.run_id, "number": lane.number, "after": lane.cursor, "limit": limit}
+            found = await self._reader.all("dead_lane_events", page)
+            return [(row[0], rows.event_from(row[1:])) for row in found]
+        events = await self.events(lane.run_id, lane.cursor, limit, lane.channels)
+        if lane.fixed:
+            events = [event for event in events if event.seq <= lane.tail]
+        return list(enumerate(events, lane.settled + 1))
 
     async def renew_lanes(self, lease_token: str, until: int) -> None:
         await self.committer.put(self._writes.renew_lanes, Renew(lease_token, until))
@@ -182,14 +237,110 @@ class SQLiteStore:
     async def release_lane(self, lane: Lane, now: int) -> None:
         await self.committer.put(self._writes.release_lane, Release(lane, now))
 
-    async def next_due(self) -> int | None:
-        ((due,),) = await self._reader.all("next_due", {})
+    async def park_lanes(self, lanes: Sequence[Lane], due_at: int) -> None:
+        await self.committer.put(self._writes.park_lanes, Park(lanes, due_at))
+
+    async def next_due(self, busy: Sequence[str] = ()) -> int | None:
+        if busy:
+            elsewhere = {"look": LOOK, "busy": json.dumps(list(busy))}
+            ((due,),) = await self._reader.all("next_due_elsewhere", elsewhere)
+        else:
+            ((due,),) = await self._reader.all("next_due", {})
         return None if due is None else int(due)
 
     async def pending_beside(self, lane: Lane) -> int:
         which = {"id": lane.run_id, "number": lane.number, "origin": lane.origin}
         ((count,),) = await self._reader.all("pending_beside", which)
         return int(count)
+
+    # --- redelivery -------------------------------------------------------------------------
+
+    async def redeliver(
+        self,
+        run_id: str,
+        *,
+        now: int,
+        lane: int | None = None,
+        seq: int | None = None,
+        dead_only: bool = False,
+        target: tuple[str, str] | None = None,
+        auth: bytes | None = None,
+    ) -> list[Lane]:
+        if not 0 <= (lane or 0) <= LARGEST or not 0 <= (seq or 0) <= LARGEST:
+            return []
+        asked = Redeliver(run_id, now, lane, seq, dead_only, target, auth)
+        return await self.committer.put(self._writes.redeliver, asked)
+
+    async def undelivered(
+        self,
+        origin: str | None = None,
+        run_id: str | None = None,
+        since: int = 0,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[DeadLetter]:
+        page = {"origin": origin, "id": run_id, "since": since, "after": after, "limit": limit}
+        if run_id is not None:
+            name = "undelivered_of_run"
+        else:
+            name = "undelivered" if origin is None else "undelivered_of_origin"
+        return [rows.dead_letter_from(row) for row in await self._reader.all(name, page)]
+
+    async def dead_lanes(
+        self, origin: str | None, since: int, after: tuple[str, int, int] | None, limit: int
+    ) -> list[DeadLane]:
+        place = after or (origin or "", 0, 0)
+        page = dict(zip(("origin", "run", "lane"), place, strict=True))
+        page |= {"since": since, "limit": limit, "last": LAST_TEXT if origin is None else origin}
+        return [
+            DeadLane(run_id, lane, count, (url_origin, run, lane))
+            for run_id, lane, count, url_origin, run in await self._reader.all("dead_lanes", page)
+        ]
+
+    # --- origins ----------------------------------------------------------------------------
+
+    async def save_origin(self, health: Health) -> None:
+        await self.committer.put(self._writes.save_origin, health)
+
+    async def health(self) -> list[Health]:
+        return [rows.health_from(row) for row in await self._reader.all("health", {})]
+
+    async def origins(self) -> list[OriginRow]:
+        return [
+            OriginRow(rows.health_from(row[:-2]), *row[-2:]) for row in await self._reader.all("origins", {})
+        ]
+
+    async def reset_origin(self, origin: str, now: int, limit: int = 1000) -> int:
+        return await self.committer.put(self._writes.reset_origin, Reset(origin, now, limit))
+
+    # --- retention --------------------------------------------------------------------------
+
+    async def expire(self, before: int, limit: int) -> list[str]:
+        found = await self._reader.all("expired_runs", {"before": before, "limit": limit})
+        if not found:
+            return []
+        return await self.committer.put(self._writes.expire, Expire([run_id for (run_id,) in found], before))
+
+    async def delete_run(self, run_id: str) -> Removal:
+        return await self.committer.put(self._writes.delete_run, run_id)
+
+    async def sweep(self, limit: int) -> int:
+        return await self.committer.put(self._writes.sweep, limit)
+
+    # --- rotation ---------------------------------------------------------------------------
+
+    async def rotations(self) -> list[Rotation]:
+        return [Rotation(*row) for row in await self._reader.all("rotations", {})]
+
+    async def rotate(self, origin: str, now: int, until: int) -> Rotation | None:
+        return await self.committer.put(self._writes.rotate, Rotate(origin, now, until))
+
+    async def key_fingerprint(self) -> bytes | None:
+        found = await self._reader.all("master_key", {})
+        return bytes(found[0][0]) if found else None
+
+    async def bind_key(self, fingerprint: bytes, *, replace: bool = False) -> bytes:
+        return await self.committer.put(self._writes.bind_key, Bind(fingerprint, replace))
 
     # --- node -------------------------------------------------------------------------------
 

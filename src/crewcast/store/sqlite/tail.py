@@ -36,6 +36,11 @@ class Tail:
             oldest = next(iter(self._logs))
             self._drop(oldest, len(self._logs[oldest]))
 
+    def forget(self, run_id: str) -> None:
+        """For a run that was hidden."""
+        if run_id in self._logs:
+            self._drop(run_id, len(self._logs[run_id]))
+
     def _drop(self, run_id: str, count: int) -> None:
         log = self._logs[run_id]
         self._left += sum(_size(event) for _, event in log[:count])

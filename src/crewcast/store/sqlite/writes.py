@@ -3,21 +3,24 @@
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from crewcast.core.backoff import DAY
 from crewcast.core.event import Event
+from crewcast.core.generation import Rotation, Rotations
 from crewcast.core.lane import Lane, Verdict
 from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import Created, IdempotencyKey, Settlement
-from crewcast.store.sqlite import rows
+from crewcast.store.sqlite import origins, replays, retention, rows
+from crewcast.store.sqlite.claims import due_lanes
 from crewcast.store.sqlite.committer import R, Unheld, V, Verb
+from crewcast.store.sqlite.run_keys import RunKeys
 from crewcast.store.sqlite.session import Session, Values
 
 KEYS_KEPT_FOR = 1 * DAY
-MOST_KEYS = 65536  # of runs, remembered in memory
 
 
 class NewRun(NamedTuple):
@@ -52,9 +55,34 @@ class Renew(NamedTuple):
     until: int
 
 
+class ClaimLanes(NamedTuple):
+    limit: int
+    lease_token: str
+    now: int
+    until: int
+    busy: Sequence[str]
+    per_origin: int | None
+
+
 class Release(NamedTuple):
     lane: Lane
     now: int
+
+
+class Park(NamedTuple):
+    lanes: Sequence[Lane]
+    due_at: int
+
+
+class Rotate(NamedTuple):
+    origin: str
+    now: int
+    until: int
+
+
+class Bind(NamedTuple):
+    fingerprint: bytes
+    replace: bool
 
 
 class Writes:
@@ -63,35 +91,33 @@ class Writes:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._db = Session(connection)
-        self._keys: dict[str, int] = {}
+        self._keys = RunKeys(self._db)
+        self._key = self._keys.of
         self._last_attempt: int | None = None
         self.create_run = Verb(0, _each(self._create_run))
         self.append = Verb(1, self._append)
         self.settle = Verb(2, self._settle)
         self.release_lane = Verb(3, _each(self._release_lane))
+        self.park_lanes = Verb(3, _each(self._park_lanes))
+        self.redeliver = Verb(3, _each(self._redeliver))
+        self.save_origin = Verb(3, _each(partial(origins.save, self._db)))
+        self.reset_origin = Verb(3, _each(partial(origins.reset, self._db)))
         self.void_leases = Verb(3, _each(self._void_leases))
         self.adopt = Verb(3, _each(self._adopt))
         self.renew_runs = Verb(4, _each(self._renew_runs))
         self.renew_lanes = Verb(4, _each(self._renew_lanes))
+        self.expire = Verb(4, _each(partial(retention.expire, self._db, self._keys)))
+        self.delete_run = Verb(4, _each(partial(retention.hide, self._db, self._keys)))
+        self.rotate = Verb(4, _each(self._rotate))
+        self.bind_key = Verb(4, _each(self._bind_key))
         self.claim_runs = Verb(5, _each(self._claim_runs))
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
+        self.sweep = Verb(6, _each(self._sweep))
 
     def forget(self) -> None:
         """After a rollback: numbers that were drawn may be drawn again."""
-        self._keys.clear()
+        self._keys.forget()
         self._last_attempt = None
-
-    def _key(self, run_id: str) -> int:
-        """The run's integer key; 0, which none has, for an unknown run."""
-        key = self._keys.get(run_id)
-        if key is None:
-            row = self._db.first("key_of_run", {"id": run_id})
-            if row is None:
-                return 0
-            if len(self._keys) >= MOST_KEYS:
-                self._keys.clear()
-            key = self._keys[run_id] = row[0]
-        return key
 
     # --- runs -------------------------------------------------------------------------------
 
@@ -190,7 +216,8 @@ class Writes:
 
     def _append_events(self, values: Sequence[Append], latest: dict[str, tuple[Run, int, str]]) -> None:
         logged: list[Values] = []
-        # The newest event of each run and channel, oldest first: a lane takes the last that it listens to.
+        # The newest event of each run and channel and how many there are, oldest first: a lane takes the last
+        # that it listens to.
         newest: dict[tuple[int, int], Values] = {}
         for run, events, _ in values:
             key = self._key(run.id)
@@ -198,8 +225,9 @@ class Writes:
                 row = rows.event_row(key, event)
                 logged.append(row)
                 channel = row[2]
-                newest.pop((key, channel), None)
-                newest[key, channel] = (key, channel, event.seq, event.at)
+                earlier = newest.pop((key, channel), None)
+                count = 1 if earlier is None else earlier[4] + 1
+                newest[key, channel] = (key, channel, event.seq, event.at, count)
         if not logged:
             return
         self._db.write_rows("append_events", logged)
@@ -211,15 +239,13 @@ class Writes:
 
     # --- lanes ------------------------------------------------------------------------------
 
-    def _claim_lanes(self, value: Claim) -> list[Lane]:
-        wanted = {"limit": value.limit, "now": value.now, "token": value.lease_token}
-        found = self._db.all("due_lanes", wanted) + self._db.all("lapsed_lanes", wanted)
-        lanes = sorted(map(rows.lane_from, found), key=lambda lane: lane.due_at or 0)[: value.limit]
+    def _claim_lanes(self, value: ClaimLanes) -> list[Lane]:
+        limit, token, now, until, busy, per_origin = value
+        lanes = due_lanes(self._db, limit, token, now, busy, per_origin)
         self._db.write_rows(
-            "claim_lanes",
-            [(self._key(lane.run_id), lane.number, value.lease_token, value.until) for lane in lanes],
+            "claim_lanes", [(self._key(lane.run_id), lane.number, token, until) for lane in lanes]
         )
-        return [replace(lane, lease_token=value.lease_token, lease_until=value.until) for lane in lanes]
+        return [replace(lane, lease_token=token, lease_until=until) for lane in lanes]
 
     def _renew_lanes(self, value: Renew) -> None:
         self._db.write("renew_lanes", {"token": value.lease_token, "until": value.until})
@@ -228,7 +254,7 @@ class Writes:
         # The last state of each lane is written; each settlement has the whole state.
         latest: dict[tuple[int, int], tuple[Settlement, int]] = {}
         attempts: list[Values] = []
-        number = self._attempts_made()
+        first = number = self._attempts_made()
         for value in values:
             lane = value.lane
             key = self._key(lane.run_id)
@@ -247,10 +273,20 @@ class Writes:
             raise Unheld
         self._last_attempt = number
         self._move_lanes(latest)
-        for value in values:
-            if value.attempt.verdict is Verdict.GAVE_UP or value.attempt.verdict is Verdict.CLOSED:
-                self._bury(value)
+        for made, value in enumerate(values, first + 1):
+            if value.attempt.verdict is not Verdict.ACCEPTED or value.lane.replay_of is not None:
+                self._consequences(value, made)
         return [True] * len(values)
+
+    def _consequences(self, value: Settlement, made: int) -> None:
+        """What an attempt changes beside its lane."""
+        verdict = value.attempt.verdict
+        if verdict is Verdict.ACCEPTED:
+            self._redelivered(value, made)
+        elif verdict is not Verdict.RETRY:
+            self._bury(value, made)
+        elif value.split is not None:
+            self._split(value.lane, value.split)
 
     def _attempts_made(self) -> int:
         if self._last_attempt is None:
@@ -272,6 +308,7 @@ class Writes:
                 lane.tries,
                 due_at,
                 last_attempt,
+                lane.refusals,
             )
             if value.release or lane.closed is not None:
                 moved.append((*row, lane.closed, value.release))
@@ -280,13 +317,26 @@ class Writes:
         self._db.write_rows("settle_held", held)
         self._db.write_rows("settle_moved", moved)
 
-    def _bury(self, value: Settlement) -> None:
-        attempt = value.attempt
-        where = {"run": self._key(attempt.run_id), "lane": attempt.lane, "at": attempt.at}
-        reason = value.lane.closed or attempt.outcome.kind
-        self._db.write("give_up", {**where, "seq": attempt.seq, "reason": reason})
+    def _bury(self, value: Settlement, made: int) -> None:
+        lane, attempt = value.lane, value.attempt
+        where = {"run": self._key(lane.run_id), "lane": lane.number, "at": attempt.at, "attempt": made}
+        reason = lane.closed or attempt.outcome.kind
+        self._db.write("give_up", {**where, "seq": attempt.seq, "reason": reason, "lane_seq": lane.settled})
         if attempt.verdict is Verdict.CLOSED:
             self._db.write("give_up_rest", where)
+
+    def _redelivered(self, value: Settlement, made: int) -> None:
+        lane = value.lane
+        which = {"run": self._key(lane.run_id), "seq": value.attempt.seq, "replayed": lane.replay_of}
+        self._db.write("redelivered", {**which, "attempt": made})
+
+    def _split(self, lane: Lane, apart: Lane) -> None:
+        key = self._key(lane.run_id)
+        ((number,),) = self._db.all("last_lane", {"run": key})
+        born = None
+        if apart.dead_only:
+            ((born,),) = self._db.all("born", {"run": key, "number": lane.number})
+        self._db.write_rows("create_lanes", [rows.lane_row(key, replace(apart, number=number + 1), born)])
 
     def _release_lane(self, value: Release) -> None:
         lane, now = value
@@ -300,8 +350,37 @@ class Writes:
             },
         )
 
+    def _park_lanes(self, value: Park) -> None:
+        self._db.write_rows(
+            "park_lanes",
+            [(self._key(lane.run_id), lane.number, lane.lease_token, value.due_at) for lane in value.lanes],
+        )
+
     def _void_leases(self, now: int) -> None:
         self._db.write("void_leases", {"now": now})
+
+    def _redeliver(self, value: replays.Redeliver) -> list[Lane]:
+        key = self._key(value.run_id)
+        return replays.redeliver(self._db, key, value, self._attempts_made()) if key else []
+
+    def _sweep(self, limit: int) -> int:
+        return retention.sweep(self._db, limit, self._attempts_made())
+
+    # --- rotation ---------------------------------------------------------------------------
+
+    def _rotate(self, value: Rotate) -> Rotation | None:
+        before = Rotations(Rotation(*row) for row in self._db.all("rotations", {}))
+        new = before.next(value.origin, value.now, value.until)
+        if new is not None:
+            self._db.write(
+                "add_rotation", {"number": new.number, "origin": new.origin, "at": new.at, "until": new.until}
+            )
+        return new
+
+    def _bind_key(self, value: Bind) -> bytes:
+        self._db.write("bind_master_key", {"id": value.fingerprint, "replace": value.replace})
+        ((noted,),) = self._db.all("master_key", {})
+        return bytes(noted)
 
 
 def _each(write: Callable[[V], R]) -> Callable[[Sequence[V]], list[R]]:

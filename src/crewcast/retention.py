@@ -1,0 +1,70 @@
+"""Old runs go, in slices with pauses between them: deliveries have the disk to themselves most of the time."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from crewcast.clock import Clock
+from crewcast.core.backoff import MINUTE, SECOND
+from crewcast.core.errors import StoreError
+from crewcast.store.protocol import Store
+
+log = logging.getLogger("crewcast")
+
+EVERY = 1 * MINUTE
+PAUSE = SECOND // 10
+RUNS_AT_ONCE = 100
+ROWS_AT_ONCE = 1000
+
+
+class Retention:
+    """Removes runs that ended `keep` microseconds ago (0: none) and have nothing left to deliver, what was
+    deleted by hand, and the log files of both (`<run id>.log` in `logs`).
+    """
+
+    def __init__(self, store: Store, clock: Clock, keep: int, logs: Path) -> None:
+        self._store = store
+        self._clock = clock
+        self._keep = keep
+        self._logs = logs
+
+    async def run(self) -> None:
+        """Until cancelled. An error of the store is waited out."""
+        never = asyncio.Event()
+        first = True
+        while True:
+            try:
+                if first:
+                    await self.remove_strays()
+                    first = False
+                await self.remove()
+            except (StoreError, OSError) as e:
+                log.error("old runs cannot be removed: %s", e)
+            await self._clock.wait(never, EVERY)
+
+    async def remove(self) -> None:
+        """Removes all that may go by now."""
+        if self._keep:
+            before = self._clock.now() - self._keep
+            while run_ids := await self._store.expire(before, RUNS_AT_ONCE):
+                await asyncio.to_thread(self._unlink, run_ids)
+                log.info("%d runs are older than they are kept and were removed", len(run_ids))
+                await self._pause()
+        while await self._store.sweep(ROWS_AT_ONCE):
+            await self._pause()
+
+    async def remove_strays(self) -> None:
+        """Log files of runs that nobody knows: a crash came between a run's end and its file's."""
+        for run_id in await asyncio.to_thread(self._logged):
+            if await self._store.run(run_id) is None:
+                await asyncio.to_thread(self._unlink, [run_id])
+
+    def _logged(self) -> list[str]:
+        return [file.stem for file in self._logs.glob("*.log")]
+
+    def _unlink(self, run_ids: list[str]) -> None:
+        for run_id in run_ids:
+            (self._logs / f"{run_id}.log").unlink(missing_ok=True)
+
+    async def _pause(self) -> None:
+        await self._clock.wait(asyncio.Event(), PAUSE)

@@ -1,0 +1,195 @@
+"""The events, with the fields of the AsyncAPI document. An optional field that was not sent is None.
+
+    match delivery.event:
+        case StepEvent(step=Step(type="tool_call", tool=tool)): ...
+        case TaskEvent(status="completed", output=output): ...
+        case CrewEvent(status="error", error=error): ...
+
+A field that the document gets in time is ignored here; `Delivery.payload` has it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+JSON = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`type` is thought, action, observation, tool_call or tool_result."""
+
+    type: str | None = None
+    content: str | None = None
+    tool: str | None = None
+    input: JSON | None = None
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvent:
+    """What an agent thought or did."""
+
+    kickoff_id: str
+    step: Step
+    task_id: str | None = None
+    agent: str | None = None
+    timestamp: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """A task has ended. `status` is completed, error or awaiting_human_feedback; `execution_time` in seconds."""
+
+    kickoff_id: str
+    task_id: str
+    status: str
+    agent: str | None = None
+    output: str | None = None
+    execution_time: float | None = None
+    meta: JSON | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """A finished task in the result of its crew."""
+
+    task_id: str | None = None
+    agent: str | None = None
+    output: str | None = None
+    execution_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CrewResult:
+    output: str | None = None
+    tasks: tuple[TaskResult, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CrewEvent:
+    """A run has ended: its last event. `status` is completed or error."""
+
+    kickoff_id: str
+    status: str
+    result: CrewResult | None = None
+    error: str | None = None
+    execution_time: float | None = None
+    meta: JSON | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvent:
+    """Verified, and of no kind that this version knows: answer 2xx and leave it."""
+
+    kickoff_id: str
+
+
+Event = StepEvent | TaskEvent | CrewEvent | UnknownEvent
+
+
+def event_of(payload: JSON) -> Event:
+    """The event in a verified payload, which has a `kickoff_id`. What it is, only signed fields say."""
+    try:
+        if "step" in payload:
+            return _step_event(payload)
+        if "status" in payload:
+            return _task_event(payload) if "task_id" in payload else _crew_event(payload)
+    except _Other:
+        pass
+    return UnknownEvent(payload["kickoff_id"])
+
+
+class _Other(Exception):
+    """A field is of another type than the document says."""
+
+
+def _step_event(payload: JSON) -> StepEvent:
+    step = _needed(payload, "step", dict)
+    stamp = _field(payload, "timestamp", str)
+    try:
+        timestamp = None if stamp is None else datetime.fromisoformat(stamp)
+    except ValueError as e:
+        raise _Other from e
+    return StepEvent(
+        kickoff_id=payload["kickoff_id"],
+        step=Step(
+            type=_field(step, "type", str),
+            content=_field(step, "content", str),
+            tool=_field(step, "tool", str),
+            input=_field(step, "input", dict),
+            output=_field(step, "output", str),
+        ),
+        task_id=_field(payload, "task_id", str),
+        agent=_field(payload, "agent", str),
+        timestamp=timestamp,
+    )
+
+
+def _task_event(payload: JSON) -> TaskEvent:
+    return TaskEvent(
+        kickoff_id=payload["kickoff_id"],
+        task_id=_needed(payload, "task_id", str),
+        status=_needed(payload, "status", str),
+        agent=_field(payload, "agent", str),
+        output=_field(payload, "output", str),
+        execution_time=_seconds(payload),
+        meta=_field(payload, "meta", dict),
+    )
+
+
+def _crew_event(payload: JSON) -> CrewEvent:
+    result = _field(payload, "result", dict)
+    return CrewEvent(
+        kickoff_id=payload["kickoff_id"],
+        status=_needed(payload, "status", str),
+        result=None if result is None else _result(result),
+        error=_field(payload, "error", str),
+        execution_time=_seconds(payload),
+        meta=_field(payload, "meta", dict),
+    )
+
+
+def _result(result: JSON) -> CrewResult:
+    tasks = _field(result, "tasks", list)
+    return CrewResult(
+        output=_field(result, "output", str),
+        tasks=None if tasks is None else tuple(_task_result(task) for task in tasks),
+    )
+
+
+def _task_result(task: Any) -> TaskResult:
+    if not isinstance(task, dict):
+        raise _Other
+    return TaskResult(
+        task_id=_field(task, "task_id", str),
+        agent=_field(task, "agent", str),
+        output=_field(task, "output", str),
+        execution_time=_seconds(task),
+    )
+
+
+def _field(holder: JSON, name: str, kind: type[T]) -> T | None:
+    value = holder.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, kind):
+        raise _Other
+    return value
+
+
+def _needed(holder: JSON, name: str, kind: type[T]) -> T:
+    value = _field(holder, name, kind)
+    if value is None:
+        raise _Other
+    return value
+
+
+def _seconds(holder: JSON) -> float | None:
+    value = holder.get("execution_time")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _Other
+    return float(value)
