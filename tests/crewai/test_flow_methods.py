@@ -127,7 +127,7 @@ class F(Flow):
         return "again" if self.state["n"] < 3 else "done"
     @listen("done")
     def end(self):
-        return "done"
+        return "the end"
 """)
     assert [(name, output) for name, _, output in told.tasks] == [
         ("begin", ""),
@@ -137,7 +137,7 @@ class F(Flow):
         ("check-2", "again"),
         ("draft-3", "draft 3"),
         ("check-3", "done"),
-        ("end", "done"),
+        ("end", "the end"),
     ]
 
 
