@@ -1,6 +1,7 @@
 """Durable delivery (commit, POST, outcome) against a bare loop of the same sender without storage."""
 
 import asyncio
+import ipaddress
 import os
 import random
 import sqlite3
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,7 @@ import uvloop
 from msgspec.structs import replace
 
 from benchmarks import receiver
+from benchmarks.receiver import Receiver
 from crewcast.clock import RealClock
 from crewcast.contract import webhooks
 from crewcast.core import ids, url
@@ -25,21 +28,23 @@ from crewcast.core.keyring import KeyRing
 from crewcast.core.lane import Lane
 from crewcast.core.run import Run
 from crewcast.dispatch.dispatcher import Dispatcher
-from crewcast.dispatch.egress import EgressPolicy
+from crewcast.dispatch.egress import Address, EgressPolicy
 from crewcast.dispatch.sender import Sender
 from crewcast.store.sqlite import SQLiteStore
 from crewcast.store.sqlite.connection import FILE
+from tests.contract.sender.subscriber import Authority
 
 # (lanes, events of each): few that are busy, and many that are mostly idle.
 SHAPES = ((64, 400), (10_000, 4))
 CONCURRENCY = 64  # requests in flight, as the dispatcher has them for one origin
 EVENTS_PER_APPEND = 4  # a step of a ReAct agent: action, tool_call, tool_result, observation
-ROUNDS = 3
+ROUNDS = 5
 RATE = 200  # events per second for the latency
 RATE_SECONDS = 5
 KEYS = KeyRing(bytes(32))
 BOTH = KeyRing(bytes(32), asymmetric=True)
 EGRESS = EgressPolicy(allow_http=True, allow_loopback=True)
+NAME = "subscriber.bench.example"
 LEASE = 3_600_000_000
 TEXT = "What a tool said. " * 48  # a payload of about 1 KB
 
@@ -54,9 +59,43 @@ def event(run_id: str, seq: int, at: int) -> Event:
     return webhooks.encode(draft(run_id, at), run_id, seq, 1, 1 << 20)
 
 
-async def bare(target: url.Target, lanes: int, events: int) -> float:
+class Loopback:
+    """Every name is this machine's."""
+
+    async def resolve(self, host: str, port: int) -> list[Address]:  # noqa: ARG002
+        return [ipaddress.ip_address("127.0.0.1")]
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Subscriber:
+    """Where events go, and a sender that trusts it. `authority` is for https."""
+
+    target: url.Target
+    authority: Authority | None = None
+
+    def sender(self) -> Sender:
+        if self.authority is None:
+            return Sender(EGRESS)
+        return Sender(EGRESS, resolver=Loopback(), ssl_context=self.authority.client())
+
+
+@contextmanager
+def subscribers() -> Iterator[tuple[Receiver, Subscriber, Subscriber]]:
+    """One process, met without and with TLS."""
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        authority.server(NAME)
+        [certificate] = Path(folder).glob("*.pem")
+        with receiver.running(certificate=certificate) as listening:
+            plain = Subscriber(url.parse(listening.url))
+            yield listening, plain, Subscriber(url.parse(f"https://{NAME}:{listening.tls}/hook"), authority)
+
+
+async def bare(subscriber: Subscriber, lanes: int, events: int) -> float:
     """Events per second of loops that encode, sign and POST, and keep nothing."""
-    sender = Sender(EGRESS)
+    target, sender = subscriber.target, subscriber.sender()
     signer = KEYS.signer(target.origin)
     clock = RealClock()
     slots = asyncio.Semaphore(CONCURRENCY)
@@ -83,14 +122,16 @@ async def bare(target: url.Target, lanes: int, events: int) -> float:
 class Node:
     """A store, a sender and a dispatcher, and runs whose events are appended by the benchmark."""
 
-    def __init__(self, store: SQLiteStore, folder: Path, target: url.Target, keys: KeyRing = KEYS) -> None:
+    def __init__(
+        self, store: SQLiteStore, folder: Path, subscriber: Subscriber, keys: KeyRing = KEYS
+    ) -> None:
         self.store = store
         self._file = sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True)
         self._before = self._attempts()
         self.clock = RealClock()
-        self.sender = Sender(EGRESS)
+        self.sender = subscriber.sender()
         self.dispatcher = Dispatcher(store, self.sender, keys.signer, self.clock, random.random)
-        self.target = target
+        self.target = subscriber.target
         self._patience = 5_000_000
         self._dispatching = asyncio.create_task(self.dispatcher.run())
 
@@ -133,10 +174,12 @@ class Node:
         return int(self._file.execute("SELECT ifnull(max(id), 0) FROM attempt").fetchone()[0])
 
 
-async def durable(target: url.Target, folder: Path, lanes: int, events: int, keys: KeyRing = KEYS) -> float:
+async def durable(
+    subscriber: Subscriber, folder: Path, lanes: int, events: int, keys: KeyRing = KEYS
+) -> float:
     """Events per second from the first append to the last committed outcome."""
     store = await SQLiteStore.open(folder)
-    node = Node(store, folder, target, keys)
+    node = Node(store, folder, subscriber, keys)
     found = await node.new_runs(lanes)
 
     async def crew(run: Run) -> Run:
@@ -153,10 +196,10 @@ async def durable(target: url.Target, folder: Path, lanes: int, events: int, key
     return lanes * events / took
 
 
-async def latency(target: url.Target, folder: Path) -> dict[bytes, int]:
+async def latency(subscriber: Subscriber, folder: Path) -> dict[bytes, int]:
     """When each event was handed to the store, at an even 200 events a second over 20 runs."""
     store = await SQLiteStore.open(folder)
-    node = Node(store, folder, target)
+    node = Node(store, folder, subscriber)
     found = await node.new_runs(20)
     emitted: dict[bytes, int] = {}
     began = time.perf_counter()
@@ -182,24 +225,24 @@ def cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def compare(folder: Path, lanes: int, events: int) -> None:
-    ratios, signed_twice = [], []
-    with receiver.running() as listening:
-        target = url.parse(listening.url)
-        for n in range(ROUNDS):
-            plain = uvloop.run(bare(target, lanes, events))
-            kept = uvloop.run(durable(target, folder / str(n), lanes, events))
-            listening.arrivals()
-            twice = uvloop.run(durable(target, folder / f"{n}-twice", lanes, events, BOTH))
-            listening.arrivals()
-            ratios.append(kept / plain)
-            signed_twice.append(twice / kept)
-            print(
-                f"    round {n + 1}: bare {plain:8.0f}/s   durable {kept:8.0f}/s   ratio {kept / plain:.2f}"
-            )
-    middle = statistics.median(ratios)
-    print(f"    durable / bare, median of {ROUNDS}: {middle:.2f}   (wanted: at least 0.65)")
-    print(f"    signed by v1 and v1a / by v1 alone: {statistics.median(signed_twice):.2f}")
+def compare(listening: Receiver, subscriber: Subscriber, folder: Path, lanes: int, events: int) -> None:
+    ratios = []
+    for n in range(ROUNDS):
+        plain = uvloop.run(bare(subscriber, lanes, events))
+        kept = uvloop.run(durable(subscriber, folder / str(n), lanes, events))
+        listening.arrivals()
+        ratios.append(kept / plain)
+        print(f"      round {n + 1}: bare {plain:8.0f}/s   durable {kept:8.0f}/s   ratio {kept / plain:.2f}")
+    print(f"      durable / bare, median of {ROUNDS}: {statistics.median(ratios):.2f}")
+
+
+def signed_twice(subscriber: Subscriber, folder: Path, lanes: int, events: int) -> None:
+    ratios = []
+    for n in range(ROUNDS):
+        once = uvloop.run(durable(subscriber, folder / f"once-{n}", lanes, events))
+        twice = uvloop.run(durable(subscriber, folder / f"twice-{n}", lanes, events, BOTH))
+        ratios.append(twice / once)
+    print(f"    durable, signed by v1 and v1a / by v1 alone: {statistics.median(ratios):.2f}")
 
 
 def report() -> None:
@@ -207,20 +250,21 @@ def report() -> None:
     counts: list[int | None] = [None]
     if hasattr(os, "sched_setaffinity"):
         counts = [*sorted({1, len(os.sched_getaffinity(0))})]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for lanes, events in SHAPES:
-            print(
-                f"\nDelivery: {lanes} lanes, {events} events each, {size} bytes, receiver in its own process"
-            )
+            print(f"\nDelivery: {lanes} lanes, {events} events each of {size} bytes, the receiver a process")
             for count in counts:
                 where = "as the system likes" if count is None else f"on {count} cores"
-                shared = "sharing one core" if count == 1 else where
-                print(f"  sender, store and receiver {shared}:")
-                with cores(count) if count else nullcontext():
-                    compare(Path(folder, f"{lanes}-{count}"), lanes, events)
-        with receiver.running() as listening:
-            emitted = uvloop.run(latency(url.parse(listening.url), Path(folder, "latency")))
+                where = "sharing one core (wanted: at least 0.65)" if count == 1 else where
+                with cores(count) if count else nullcontext(), subscribers() as (listening, plain, secure):
+                    for kind, subscriber in (("https", secure), ("http", plain)):
+                        print(f"    {kind}, sender, store and receiver {where}:")
+                        compare(listening, subscriber, folder / f"{lanes}-{count}-{kind}", lanes, events)
+                    signed_twice(secure, folder / f"{lanes}-{count}", lanes, events)
+        with subscribers() as (listening, plain, _):
+            emitted = uvloop.run(latency(plain, folder / "latency"))
             arrived = dict(listening.arrivals())
         waits = sorted((arrived[name] - at) / 1000 for name, at in emitted.items())
         p50, p99 = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
-        print(f"  emit to receipt at {RATE}/s: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {len(waits)} events")
+        print(f"    emit to receipt at {RATE}/s: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {len(waits)} events")

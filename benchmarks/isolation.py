@@ -1,7 +1,6 @@
 """What bad or many subscribers cost the others: hanging ones, idle ones, and ones never met before."""
 
 import asyncio
-import ipaddress
 import os
 import statistics
 import subprocess
@@ -15,7 +14,7 @@ import uvloop
 from msgspec.structs import replace
 
 from benchmarks import delivery, receiver
-from benchmarks.delivery import EGRESS, Node
+from benchmarks.delivery import EGRESS, Loopback, Node, Subscriber
 from crewcast.clock import RealClock
 from crewcast.core import ids, url
 from crewcast.core import run as runs
@@ -24,7 +23,6 @@ from crewcast.core.lane import Lane
 from crewcast.core.outcome import Outcome
 from crewcast.core.run import Run
 from crewcast.dispatch.dispatcher import Dispatcher
-from crewcast.dispatch.egress import Address
 from crewcast.dispatch.sender import Sender
 from crewcast.dispatch.transport import Headers
 from crewcast.store.sqlite import SQLiteStore
@@ -43,7 +41,7 @@ COLD = 1_000
 async def waits(target: url.Target, hanging: Sequence[str], folder: Path) -> dict[bytes, int]:
     """When each event of the healthy runs was handed to the store, while all lanes of the others hang."""
     store = await SQLiteStore.open(folder)
-    node = Node(store, folder, target)
+    node = Node(store, folder, Subscriber(target))
     for link in hanging:
         node.target = url.parse(link)
         for run in await node.new_runs(RUNS_EACH):
@@ -147,13 +145,6 @@ def idle_ones() -> None:
         subprocess.run(
             [sys.executable, "-c", code + "uvloop.run(isolation.idle(Path(sys.argv[1])))", folder], check=True
         )
-
-
-class Loopback:
-    async def resolve(self, host: str, port: int) -> list[Address]:  # noqa: ARG002
-        return [ipaddress.ip_address("127.0.0.1")]
-
-    def close(self) -> None: ...
 
 
 async def cold(port: int, authority: Authority, name: str) -> float:

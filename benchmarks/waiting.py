@@ -11,7 +11,7 @@ import uvloop
 from msgspec.structs import replace
 
 from benchmarks import receiver
-from benchmarks.delivery import LEASE, SHAPES, durable
+from benchmarks.delivery import LEASE, SHAPES, Subscriber, durable
 from crewcast.clock import RealClock
 from crewcast.core import ids, url
 from crewcast.core import run as runs
@@ -109,7 +109,9 @@ def report() -> None:
             empty = Path(folder, f"empty-{n}")
             alone, beside = (uvloop.run(verbs(where, tomorrow)) for where in (empty, full))
             through.append(beside / alone)
-            fast, slow = (uvloop.run(durable(target, where, *SHAPES[0])) for where in (empty, full))
+            fast, slow = (
+                uvloop.run(durable(Subscriber(target), where, *SHAPES[0])) for where in (empty, full)
+            )
             sent.append(fast / slow)
             print(
                 f"    round {n + 1}: store {alone:5.1f} us an event alone, {beside:5.1f} us beside   "

@@ -131,12 +131,19 @@ class LaneWork:
         """Sends until there is nothing to send, or nothing may be sent."""
         while not self._shared.stop.is_set():
             self.wake.clear()
-            if not self._ahead:
-                self._ahead.extend(await self._shared.store.lane_events(self.lane, READ_AHEAD))
+            if not self._ahead and self.heard:
+                await self._read(self.lane)
             end = await self._advance() if self._ahead else await self._rest()
             if end is not None:
                 return end
         return End.GIVE_BACK
+
+    async def _read(self, place: Lane) -> None:
+        """The next events of the lane as it stands at `place`. What is not heard of needs no look."""
+        self.heard = False
+        found = await self._shared.store.lane_events(place, READ_AHEAD)
+        self.heard = self.heard or len(found) == READ_AHEAD
+        self._ahead.extend(found)
 
     async def _advance(self) -> End | None:
         """One attempt for the head."""
@@ -150,7 +157,11 @@ class LaneWork:
         if sent is None:
             return End.GIVE_BACK
         self._ahead.popleft()
-        return await self._recorded(head, sent)
+        if not self._record(head, *sent):
+            return End.GONE
+        if len(self._unsettled) > UNSETTLED and not await self._settled(UNSETTLED):
+            return End.GONE
+        return None
 
     async def _rest(self) -> End | None:
         """Waits for more events."""
@@ -210,7 +221,10 @@ class LaneWork:
             if origin.ailing and (until := origin.ask(self._key, at)) is not None:
                 self._park(until)
                 return None
-            outcome = await self._post(lane_seq, head, pending, at)
+            if self._auth is None and (sealed := self._open()) is not None:
+                return sealed, at
+            headers = self._headers(lane_seq, head, pending, at)
+            outcome = await self._shared.transport.post(self._target, headers, head.body)
         finally:
             origin.give()
         if outcome.kind == STOPPED:
@@ -228,12 +242,15 @@ class LaneWork:
             until = self._clock.now()
         self._parked = until + int(self._shared.roll() * PARK_JITTER)
 
-    async def _post(self, lane_seq: int, head: Event, pending: int | None, at: int) -> Outcome:
-        if self._auth is None:
-            try:
-                self._auth = self._shared.open_auth(self.lane)
-            except CrewcastError as e:
-                return Outcome("sealed", detail=str(e))
+    def _open(self) -> Outcome | None:
+        """Opens the lane's authentication; an outcome if that cannot be, since nothing is sent without it."""
+        try:
+            self._auth = self._shared.open_auth(self.lane)
+        except CrewcastError as e:
+            return Outcome("sealed", detail=str(e))
+        return None
+
+    def _headers(self, lane_seq: int, head: Event, pending: int | None, at: int) -> list[tuple[bytes, bytes]]:
         timestamp = at // SECOND
         headers = webhooks.headers(
             head,
@@ -244,16 +261,7 @@ class LaneWork:
             pending=pending,
             replay=self.lane.replay_of is not None,
         )
-        headers += self._auth
-        return await self._shared.transport.post(self._target, headers, head.body)
-
-    async def _recorded(self, head: Event, sent: Sent) -> End | None:
-        """Settles an attempt, and waits if too many of the lane's are not committed yet."""
-        if not self._record(head, *sent):
-            return End.GONE
-        if len(self._unsettled) > UNSETTLED and not await self._settled(UNSETTLED):
-            return End.GONE
-        return None
+        return headers + self._auth if self._auth else headers
 
     def _record(self, head: Event, outcome: Outcome, at: int) -> bool:
         """Settles the attempt; False when the lane is given back with it.

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from crewcast.core.event import Channel, Event
-from crewcast.dispatch.lanes import READ_AHEAD, End, LaneWork, Sent
+from crewcast.core.lane import Lane
+from crewcast.dispatch.lanes import UNSETTLED, End, LaneWork, Sent
 
 IN_FLIGHT = 16
 # Answered ones behind one that is still in flight are settled after it, since a lane has one cursor: a crash
@@ -53,9 +54,12 @@ class UnorderedWork(LaneWork):
             event, task = window.popleft()
             self._in_flight = len(window)
             sent = task.result()
-            end = End.GIVE_BACK if sent is None else await self._recorded(event, sent)
-            if end is not None:
-                return end
+            if sent is None:
+                return End.GIVE_BACK
+            if not self._record(event, *sent):
+                return End.GONE
+        if len(self._unsettled) > UNSETTLED and not await self._settled(UNSETTLED):
+            return End.GONE
         if window:
             await self.wake.wait()
         elif stopping:
@@ -69,7 +73,7 @@ class UnorderedWork(LaneWork):
         flying = sum(not flight.task.done() for flight in window)
         while flying < IN_FLIGHT and len(window) < WINDOW:
             if not self._ahead and self.heard:
-                await self._read(window)
+                await self._read(self._place(window))
             if not self._ahead:
                 break
             lane_seq, event = self._ahead[0]
@@ -87,12 +91,8 @@ class UnorderedWork(LaneWork):
             flying += 1
         return True
 
-    async def _read(self, window: deque[_Flight]) -> None:
-        """What comes behind the window."""
-        self.heard = False
-        place = self.lane
-        if window:
-            place = replace(place, cursor=window[-1].event.seq, settled=place.settled + len(window))
-        found = await self._shared.store.lane_events(place, READ_AHEAD)
-        self.heard = self.heard or len(found) == READ_AHEAD
-        self._ahead.extend(found)
+    def _place(self, window: deque[_Flight]) -> Lane:
+        """The lane as it will be behind the window."""
+        if not window:
+            return self.lane
+        return replace(self.lane, cursor=window[-1].event.seq, settled=self.lane.settled + len(window))

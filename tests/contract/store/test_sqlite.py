@@ -17,7 +17,7 @@ from crewcast.core.errors import StoreError, StoreFull, StoreHeld, StoreUnusable
 from crewcast.core.event import Channel, Event
 from crewcast.core.run import RunState
 from crewcast.store.protocol import IdempotencyKey, Removal, Store
-from crewcast.store.sqlite import SQLiteStore, connection, session
+from crewcast.store.sqlite import SQLiteStore, committer, connection, session
 from crewcast.store.sqlite.session import parse_queries
 from crewcast.store.sqlite.tail import Tail
 from tests.contract.store.world import (
@@ -345,6 +345,23 @@ async def test_writes_that_are_queued_together_share_a_commit(store: SQLiteStore
     assert all(await asyncio.gather(*writing))
     assert seen.count("COMMIT") <= 3
     assert sum(text.startswith("INSERT") for text in seen) <= 3
+
+
+async def test_outcomes_gather_until_somebody_waits_for_a_write(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+):
+    run = await append(store, await running(store, ALL), Channel.STEP, Channel.STEP)
+    monkeypatch.setattr(committer, "BUSY", 1)
+    monkeypatch.setattr(committer, "PATIENCE", 60)
+    seen = statements(store)
+    [lane] = await claimed(store)
+    seen.clear()
+    writing = store.settle(settlement(lane, event(run, 1)))
+    await asyncio.sleep(0.05)  # more than what every write waits
+    async with asyncio.timeout(10):
+        await append(store, run, Channel.STEP)
+        assert await writing
+    assert seen.count("COMMIT") == 1
 
 
 async def test_a_write_that_fails_does_not_fail_its_neighbours(store: SQLiteStore):

@@ -24,6 +24,8 @@ MOST_WRITES = 512
 # A cycle of this many writes is load; then the next one waits this many seconds before it takes its own.
 BUSY = 8
 GATHER = 0.001
+# And this long more while nobody is known to wait for any of what is queued.
+PATIENCE = 0.006
 
 
 class Unheld(Exception):
@@ -37,10 +39,12 @@ class Verb(Generic[V, R]):
     For one value it reports a guard that did not hold as the result; for several it may raise Unheld.
     Writes that are on their way at the same time are concurrent, so any order of them is right; ours is
     by `rank`, then as they came. A caller that does not wait for a settlement may thus release the lane.
+    Writes of a `patient` verb are seldom waited for: under load they gather for longer than others.
     """
 
     rank: int
     write: Callable[[Sequence[V]], list[R]]
+    patient: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +84,8 @@ class Committer:
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Write | None] = SimpleQueue()
+        self._urgent = 0  # writes of verbs that are not patient, ever
+        self._hurry = threading.Event()
         self._closed: str | None = None
         self._stopped = self._loop.create_future()
         self.commits = 0
@@ -94,6 +100,10 @@ class Committer:
             future.set_exception(StoreUnusable(self._closed))
         else:
             self._queue.put(Write(verb, value, future))
+            if not verb.patient:
+                self._urgent += 1
+                if not self._hurry.is_set():
+                    self._hurry.set()
         return future
 
     async def close(self) -> None:
@@ -101,6 +111,7 @@ class Committer:
         if self._closed is None:
             self._closed = "the store is closed"
             self._queue.put(None)
+            self._hurry.set()
         await asyncio.shield(self._stopped)
 
     # --- in the thread ----------------------------------------------------------------------
@@ -121,15 +132,19 @@ class Committer:
 
     def _cycles(self) -> Iterator[list[Write]]:
         """Whatever is queued, waiting for at least one write; ends at the None of `close`."""
-        crowd = 0
+        crowd = urgent = 0
         while True:
             taken = [self._queue.get()]
             if crowd >= BUSY:
                 # Under load a moment's patience makes groups larger and each write cheaper.
                 time.sleep(GATHER)
+                self._hurry.clear()
+                if urgent == self._urgent and self._closed is None:
+                    self._hurry.wait(PATIENCE)
             taken += [self._queue.get() for _ in range(min(self._queue.qsize(), MOST_WRITES - 1))]
             writes = [write for write in taken if write is not None]
             crowd = len(writes)
+            urgent += sum(not write.verb.patient for write in writes)
             if writes:
                 yield writes
             if len(writes) < len(taken):

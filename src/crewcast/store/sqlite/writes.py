@@ -96,7 +96,7 @@ class Writes:
         self._last_attempt: int | None = None
         self.create_run = Verb(0, _each(self._create_run))
         self.append = Verb(1, self._append)
-        self.settle = Verb(2, self._settle)
+        self.settle = Verb(2, self._settle, patient=True)
         self.release_lane = Verb(3, _each(self._release_lane))
         self.park_lanes = Verb(3, _each(self._park_lanes))
         self.redeliver = Verb(3, _each(self._redeliver))
