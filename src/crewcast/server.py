@@ -26,8 +26,9 @@ from crewcast.api.app import Context, CrewView, create_app
 from crewcast.api.auth import Tokens
 from crewcast.clock import RealClock
 from crewcast.config import Settings, token_of
-from crewcast.contract.amp import CrewInputs, Problem
 from crewcast.contract.authentication import Authentication
+from crewcast.contract.kickoff import CrewInputs
+from crewcast.contract.problem import Problem
 from crewcast.contract.webhooks import auth_headers
 from crewcast.core.backoff import SECOND, RetryPolicy
 from crewcast.core.errors import UsageError

@@ -21,6 +21,8 @@ from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
 from crewcast.contract import amp, authentication, openapi, redelivery
+from crewcast.contract import kickoff as kickoffs
+from crewcast.contract.problem import Problem
 from crewcast.core import url
 from crewcast.core.backoff import JITTER, MINUTE, SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
@@ -105,8 +107,8 @@ def test_the_routes_are_those_of_the_application():
 
 def test_the_fields_of_a_kickoff_are_those_that_are_known():
     rows = dict(table(section("api.md", "`POST /kickoff`"), "field"))
-    assert set(rows) == amp.KNOWN_FIELDS
-    assert {name for name, text in rows.items() if "not served yet" in text} == set(amp.KEPT_FIELDS)
+    assert set(rows) == kickoffs.KNOWN_FIELDS
+    assert {name for name, text in rows.items() if "not served yet" in text} == set(kickoffs.KEPT_FIELDS)
 
 
 def test_the_fields_of_a_redelivery_are_those_that_are_known():
@@ -127,9 +129,9 @@ def test_the_example_of_a_kickoff_can_be_started():
     [block] = blocks(section("api.md", "`POST /kickoff`"), "sh")
     body = re.search(r"-d '(.*)'", block, re.DOTALL)
     assert body is not None
-    crew = amp.CrewInputs(["audience", "topic"], ["audience", "topic"])
+    crew = kickoffs.CrewInputs(["audience", "topic"], ["audience", "topic"])
     policy = EgressPolicy(allow_http=True, allow_loopback=True)
-    kickoff = amp.parse_kickoff(body[1].encode(), crew, policy.check_url)
+    kickoff = kickoffs.parse_kickoff(body[1].encode(), crew, policy.check_url)
     assert (len(kickoff.lanes), kickoff.warnings) == (3, [])
 
 
@@ -168,7 +170,7 @@ def test_the_table_of_states_is_the_code_s():
 def problems() -> set[tuple[str, str]]:
     """(status, error) of every Problem that is written down in the code, and those of the framework."""
     found = {("404", "Not Found"), ("405", "Method Not Allowed")}
-    for file in [*SOURCE.glob("api/*.py"), SOURCE / "contract" / "amp.py", SOURCE / "server.py"]:
+    for file in [*SOURCE.glob("api/*.py"), *SOURCE.glob("contract/*.py"), SOURCE / "server.py"]:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem":
                 status, error = node.args[:2]
@@ -201,10 +203,10 @@ def test_the_openapi_document_has_the_same_errors_and_kinds_of_projects():
 
 def test_the_example_of_an_error_is_what_is_answered():
     [example] = blocks(section("api.md", "Errors"), "json")
-    with pytest.raises(amp.Problem) as caught:
-        amp.parse_kickoff(
+    with pytest.raises(Problem) as caught:
+        kickoffs.parse_kickoff(
             b'{"inputs": {"topic": "x"}}',
-            amp.CrewInputs(["audience", "topic"], ["audience", "topic"]),
+            kickoffs.CrewInputs(["audience", "topic"], ["audience", "topic"]),
             nowhere,
         )
     assert json.loads(example) == caught.value.body
@@ -216,7 +218,7 @@ COUNTS = {4: "four", 5: "five", 6: "six"}
 LIMITS, POLICY, DISPATCH = SenderLimits(), RetryPolicy(), DispatchLimits()
 FACTS = [
     ("api.md", f"1 to {amp_routes.MAX_KEY_LENGTH} characters"),
-    ("api.md", f"up to {amp.MAX_META_BYTES // 1024} KiB"),
+    ("api.md", f"up to {kickoffs.MAX_META_BYTES // 1024} KiB"),
     ("api.md", f"(default {PAGE}, at most 1000)"),
     ("api.md", f"an answer has at most {LANES_AT_ONCE} lanes"),
     ("webhooks.md", f"more than {webhooks.TOLERANCE} s away"),

@@ -8,7 +8,9 @@ from starlette.responses import PlainTextResponse, Response
 
 from crewcast.api.app import Context, CrewView, answer, context_of, read_body
 from crewcast.contract import amp as bodies
-from crewcast.contract.amp import Problem
+from crewcast.contract.kickoff import new_lanes, parse_kickoff
+from crewcast.contract.problem import Problem
+from crewcast.contract.resume import parse_resume
 from crewcast.contract.webhooks import JSON
 from crewcast.core import ids
 from crewcast.core.event import Channel
@@ -82,7 +84,7 @@ async def kickoff(request: Request) -> Response:
             headers={"retry-after": "5"},
         )
     await crew.refresh()
-    asked = bodies.parse_kickoff(body, crew.known(), context.check_url)
+    asked = parse_kickoff(body, crew.known(), context.check_url)
     run = new_run(
         ids.run_id(now, context.random(10)),
         crew.name,
@@ -92,7 +94,7 @@ async def kickoff(request: Request) -> Response:
         options=msgspec.json.encode(asked.options) if asked.options else None,
         token=token,
     )
-    created = await context.store.create_run(run, bodies.new_lanes(run.id, asked, context.seal), key, now)
+    created = await context.store.create_run(run, new_lanes(run.id, asked, context.seal), key, now)
     return _started(created, asked.warnings)
 
 
@@ -124,7 +126,7 @@ async def resume(request: Request) -> Response:
     """Answers a person's decision. No run waits for one in this release, so none is taken."""
     context = context_of(request)
     context.token(request)
-    asked = bodies.parse_resume(await read_body(request, context.max_body_bytes))
+    asked = parse_resume(await read_body(request, context.max_body_bytes))
     await _run(context, request, asked.kickoff_id)
     raise Problem(400, "Bad Request", "Execution is not in pending human input state")
 

@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crewcast.api import auth
 from crewcast.clock import Clock
-from crewcast.contract.amp import CrewInputs, Problem, Seal, UrlCheck
+from crewcast.contract.kickoff import CrewInputs, Seal, UrlCheck
+from crewcast.contract.problem import Problem
 from crewcast.core.errors import StoreError
 from crewcast.core.keyring import KeyRing
 from crewcast.store.protocol import Store

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import ipaddress
 
-from crewcast.contract.amp import Problem
+from crewcast.contract.problem import Problem
 
 
 class Tokens:

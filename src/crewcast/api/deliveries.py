@@ -10,7 +10,7 @@ from crewcast.api.app import Context, answer, context_of, read_body
 from crewcast.api.query import PAGE, number
 from crewcast.contract import amp as bodies
 from crewcast.contract import redelivery
-from crewcast.contract.amp import Problem, json_object
+from crewcast.contract.problem import Problem, json_object
 from crewcast.contract.redelivery import OfOrigin, OfRun, Where
 from crewcast.contract.webhooks import JSON, rfc3339
 from crewcast.core import url

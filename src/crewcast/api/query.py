@@ -2,7 +2,7 @@
 
 from starlette.requests import Request
 
-from crewcast.contract.amp import Problem
+from crewcast.contract.problem import Problem
 
 PAGE = 100
 

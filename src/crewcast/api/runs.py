@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from crewcast.api.app import Context, answer, context_of
 from crewcast.api.query import PAGE, digits, number
 from crewcast.contract import amp as bodies
-from crewcast.contract.amp import Problem
+from crewcast.contract.problem import Problem
 from crewcast.contract.webhooks import JSON, rfc3339
 from crewcast.core import url
 from crewcast.core.backoff import SECOND

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crewcast.api.app import answer, context_of, read_body
-from crewcast.contract.amp import Problem, json_object
+from crewcast.contract.problem import Problem, json_object
 from crewcast.contract.webhooks import JSON, rfc3339
 from crewcast.core import url
 from crewcast.core.backoff import DAY, HOUR, SECOND

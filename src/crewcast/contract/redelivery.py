@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from crewcast.contract.amp import Problem, UrlCheck, json_object, webhook_authentication, webhook_url
 from crewcast.contract.authentication import Authentication
+from crewcast.contract.kickoff import UrlCheck, webhook_authentication, webhook_url
+from crewcast.contract.problem import Problem, json_object
 from crewcast.contract.webhooks import JSON
 from crewcast.core import moment, url
 

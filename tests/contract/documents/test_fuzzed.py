@@ -13,7 +13,8 @@ from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core.parameters import ParameterLocation
 
-from crewcast.contract import amp, openapi
+from crewcast.contract import kickoff as kickoffs
+from crewcast.contract import openapi
 from tests.support.receiver import Receiver
 from tests.support.server import REPOSITORY, TOKEN, ServerProcess
 
@@ -31,7 +32,7 @@ ROUTES = settings(
 CREW = "odd-jobs"
 NEVER_200 = {"POST /resume", "POST /crews/{name}/resume"}
 # Nor has Python a year 0, which RFC 3339 has.
-BEYOND_SCHEMAS = {*amp.URL_FIELDS, "Idempotency-Key", "origin", "url", "since"}
+BEYOND_SCHEMAS = {*kickoffs.URL_FIELDS, "Idempotency-Key", "origin", "url", "since"}
 
 
 class Asked:
@@ -90,7 +91,7 @@ def asked(tmp_path_factory) -> Iterator[Asked]:
 
 def is_authentication(details):
     """Which headers may be set is a list, in any case; and one URL may be named twice."""
-    return details.get("field", "").startswith((amp.AUTH_FIELD, "authentication"))
+    return details.get("field", "").startswith((kickoffs.AUTH_FIELD, "authentication"))
 
 
 @SCHEMA.parametrize()

@@ -3,7 +3,7 @@
 import pytest
 
 from crewcast.api.auth import Tokens, host_allowed
-from crewcast.contract.amp import Problem
+from crewcast.contract.problem import Problem
 
 
 def test_the_right_token_has_a_name_that_does_not_give_it_away():

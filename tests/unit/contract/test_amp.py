@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from crewcast.contract import amp
-from crewcast.contract.amp import CrewInputs, Problem, parse_kickoff
+from crewcast.contract import kickoff as kickoffs
+from crewcast.contract.kickoff import CrewInputs, parse_kickoff
+from crewcast.contract.problem import Problem
 from crewcast.core import run as runs
 from crewcast.core.event import Channel, Event
 from crewcast.core.run import RunState
@@ -80,7 +82,7 @@ def test_a_crew_that_makes_inputs_itself_gets_a_warning():
     assert found.warnings == ["the crew's @before_kickoff is expected to make: audience"]
 
 
-@pytest.mark.parametrize("name", amp.URL_FIELDS)
+@pytest.mark.parametrize("name", kickoffs.URL_FIELDS)
 @pytest.mark.parametrize(
     "value",
     ["", "hooks.example.com", "/path", "ftp://a.example/", "https://", "https://user:pw@a.example/", "https://a b/",
@@ -112,7 +114,7 @@ def test_one_url_for_several_channels_is_one_lane():
         "stepWebhookUrl": "https://a.example/steps",
         "crewWebhookUrl": "https://a.example/hook",
     }
-    lanes = amp.new_lanes("run", parse(body), nowhere)
+    lanes = kickoffs.new_lanes("run", parse(body), nowhere)
     assert [(lane.number, lane.url, lane.channels) for lane in lanes] == [
         (1, "https://a.example/hook", Channel.TASK | Channel.CREW),
         (2, "https://a.example/steps", Channel.STEP),
@@ -120,7 +122,7 @@ def test_one_url_for_several_channels_is_one_lane():
     assert {lane.origin for lane in lanes} == {"https://a.example"}
 
 
-@pytest.mark.parametrize("name", amp.URL_FIELDS)
+@pytest.mark.parametrize("name", kickoffs.URL_FIELDS)
 def test_urls_under_inputs_get_a_did_you_mean(name):
     problem = refused({"inputs": INPUTS | {name: "https://a.example"}})
     assert problem.status == 422
@@ -139,7 +141,7 @@ def test_unknown_fields_come_back_as_warnings():
     assert "'zzz' is not a field" in found.warnings[1]
 
 
-@pytest.mark.parametrize("name", amp.KEPT_FIELDS)
+@pytest.mark.parametrize("name", kickoffs.KEPT_FIELDS)
 def test_what_is_not_served_yet_is_kept_and_said(name):
     found = parse({"inputs": INPUTS, name: {"url": "https://a.example"}})
     assert found.options == {name: {"url": "https://a.example"}}
@@ -229,7 +231,7 @@ def test_lanes_have_it_sealed_for_their_run_and_url():
         return b"sealed for " + link.encode()
 
     kickoff = parse({"inputs": INPUTS, **URLS, "webhookAuthentication": {"taskWebhookUrl": BEARER}})
-    lanes = amp.new_lanes("run", kickoff, seal)
+    lanes = kickoffs.new_lanes("run", kickoff, seal)
     assert [lane.auth for lane in lanes] == [b"sealed for https://a.example/t", None]
     assert sealed == [("Bearer s3cret-token", "run", "https://a.example/t")]
     assert "s3cret" not in repr(kickoff)
@@ -333,7 +335,7 @@ def test_the_order_of_each_url_can_be_lifted(ordering, ordered):
     for asked in [body | {"ordering": ordering}, *([body] if ordering is None else [])]:
         kickoff = parse(asked)
         assert (kickoff.ordered, kickoff.warnings) == (ordered, [])
-        assert [lane.ordered for lane in amp.new_lanes("run", kickoff, nowhere)] == [ordered, ordered]
+        assert [lane.ordered for lane in kickoffs.new_lanes("run", kickoff, nowhere)] == [ordered, ordered]
 
 
 @pytest.mark.parametrize("ordering", ["run", "", "None", False, 0, [], {}, ["none"]])

@@ -14,6 +14,7 @@ from crewcast.api.auth import Tokens
 from crewcast.api.query import PAGE
 from crewcast.clock import RealClock
 from crewcast.contract import amp, asyncapi, openapi
+from crewcast.contract import kickoff as kickoffs
 from crewcast.core import lane, outcome, url
 from tests.support.documents import closed, problems, stream_events
 
@@ -154,11 +155,11 @@ def test_every_body_of_json_has_an_example():
 
 
 def test_the_examples_of_a_kickoff_can_be_started():
-    crew = amp.CrewInputs(["audience", "topic"], ["audience", "topic"])
+    crew = kickoffs.CrewInputs(["audience", "topic"], ["audience", "topic"])
     for example in examples(
         DOCUMENT["paths"]["/kickoff"]["post"]["requestBody"]["content"]["application/json"]
     ):
-        kickoff = amp.parse_kickoff(json.dumps(example).encode(), crew, lambda _: None)
+        kickoff = kickoffs.parse_kickoff(json.dumps(example).encode(), crew, lambda _: None)
         assert kickoff.warnings == []
 
 
@@ -199,7 +200,8 @@ def test_numbers_and_words_are_those_of_the_code():
     assert parameters["IdempotencyKey"]["schema"]["maxLength"] == amp_routes.MAX_KEY_LENGTH
     assert SCHEMAS["WebhookUrl"]["maxLength"] == url.MAX_LENGTH
     assert (
-        f"up to {amp.MAX_META_BYTES // 1024} KiB" in SCHEMAS["Kickoff"]["properties"]["meta"]["description"]
+        f"up to {kickoffs.MAX_META_BYTES // 1024} KiB"
+        in SCHEMAS["Kickoff"]["properties"]["meta"]["description"]
     )
     assert SCHEMAS["Attempt"]["properties"]["verdict"]["enum"] == [verdict.value for verdict in lane.Verdict]
     limits = [one for _, path, _, parameters in operations() for one in parameters if one["name"] == "limit"]
@@ -208,9 +210,9 @@ def test_numbers_and_words_are_those_of_the_code():
 
 def test_the_fields_of_a_kickoff_are_those_that_are_known():
     fields = SCHEMAS["Kickoff"]["properties"]
-    assert set(fields) == amp.KNOWN_FIELDS
+    assert set(fields) == kickoffs.KNOWN_FIELDS
     assert {name for name in fields if fields[name].get("description", "").startswith("Stored")} == set(
-        amp.KEPT_FIELDS
+        kickoffs.KEPT_FIELDS
     )
 
 

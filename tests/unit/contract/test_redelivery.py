@@ -5,7 +5,7 @@ import json
 import pytest
 
 from crewcast.contract import redelivery
-from crewcast.contract.amp import Problem
+from crewcast.contract.problem import Problem
 from crewcast.contract.redelivery import OfOrigin, OfRun
 
 BEARER = {"strategy": "bearer", "token": "geheim"}
