@@ -10,8 +10,10 @@ import msgspec
 from crewcast.contract import authentication
 from crewcast.contract.authentication import Authentication
 from crewcast.contract.problem import Problem, invalid, json_object
+from crewcast.contract.terms import Terms, parse_limits, parse_review, parse_seconds, parse_whole
 from crewcast.contract.webhooks import JSON
 from crewcast.core import url
+from crewcast.core.backoff import SECOND
 from crewcast.core.event import Channel
 from crewcast.core.lane import Lane
 
@@ -19,12 +21,20 @@ URL_FIELDS = {
     "taskWebhookUrl": Channel.TASK,
     "stepWebhookUrl": Channel.STEP,
     "crewWebhookUrl": Channel.CREW,
+    "humanInputWebhookUrl": Channel.HUMAN_INPUT,
 }
+# AMP's other way to name the last one: an object with its URL and its authentication.
+HUMAN_INPUT = "humanInputWebhook"
 # Fields of AMP that are taken and kept, and not acted upon yet.
-KEPT_FIELDS = ("humanInputWebhook", "humanInputWebhookUrl", "webhooks", "restoreFromStateId")
+KEPT_FIELDS = ("webhooks", "restoreFromStateId")
 AUTH_FIELD = "webhookAuthentication"
 ORDERINGS = ("lane", "none")
-KNOWN_FIELDS = frozenset({"inputs", "meta", "ordering", AUTH_FIELD, *URL_FIELDS, *KEPT_FIELDS})
+TERMS = ("limits", "review", "timeout", "priority", "max_attempts")
+KNOWN_FIELDS = frozenset(
+    {"inputs", "meta", "ordering", AUTH_FIELD, HUMAN_INPUT, *URL_FIELDS, *TERMS, *KEPT_FIELDS}
+)
+PRIORITIES = (-100, 100)
+MOST_ATTEMPTS = 100
 # What CrewAI itself takes beside a flow's state.
 FLOW_INPUTS = frozenset({"id", "crewai_trigger_payload"})
 MAX_META_BYTES = 16 * 1024
@@ -37,15 +47,18 @@ Seal = Callable[[Authentication, str, str], bytes]  # for a run's id and a URL
 class Kickoff:
     """A kickoff that can be started. `lanes` have distinct URLs; `warnings` are for the answer. `ordered`: each
     URL gets its events one by one. `auth` has the authentication of those URLs that have one: it is sealed
-    before it is stored.
+    before it is stored. `timeout` is in microseconds of work; None, as of `max_attempts`: as the server is set.
     """
 
     inputs: JSON
     meta: JSON | None
     lanes: list[tuple[str, url.Target, Channel]]
-    options: JSON
+    terms: Terms
     warnings: list[str] = field(default_factory=list)
     ordered: bool = True
+    priority: int = 0
+    timeout: int | None = None
+    max_attempts: int | None = None
     auth: dict[str, Authentication] = field(default_factory=dict)
 
 
@@ -76,15 +89,56 @@ def parse_kickoff(body: bytes, crew: CrewInputs | None, check_url: UrlCheck) -> 
         raise invalid("meta", "must be an object")
     if meta is not None and len(msgspec.json.encode(meta)) > MAX_META_BYTES:
         raise invalid("meta", f"is larger than {MAX_META_BYTES} bytes, and every event would carry it")
+    limits = parse_limits(request.get("limits"))
+    seconds = [limits.seconds, parse_seconds("timeout", request.get("timeout"))]
+    timeout = min((int(limit * SECOND) for limit in seconds if limit is not None), default=None)
+    subscribers = parse_subscribers(request, check_url, warnings)
     return Kickoff(
         inputs=inputs,
         meta=meta,
-        lanes=_lanes(request, check_url),
-        options={name: _public(request[name]) for name in KEPT_FIELDS if request.get(name) is not None},
+        lanes=subscribers.lanes,
+        terms=Terms(
+            limits=limits,
+            review=parse_review(request.get("review")),
+            **{name: _public(request.get(name)) for name in KEPT_FIELDS},
+        ),
         warnings=warnings,
         ordered=_ordered(request),
-        auth=_auth(request, warnings),
+        auth=subscribers.auth,
+        priority=parse_whole("priority", request.get("priority"), *PRIORITIES) or 0,
+        timeout=timeout,
+        max_attempts=parse_whole("max_attempts", request.get("max_attempts"), 1, MOST_ATTEMPTS),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribers:
+    """The webhooks of a request: distinct URLs with their channels, and the authentication of some."""
+
+    lanes: list[tuple[str, url.Target, Channel]]
+    auth: dict[str, Authentication]
+
+
+def parse_subscribers(request: JSON, check_url: UrlCheck, warnings: list[str]) -> Subscribers:
+    """Raises Problem 422."""
+    lanes, auth = _lanes(request, check_url), _auth(request, warnings)
+    human = request.get(HUMAN_INPUT)
+    if human is None:
+        return Subscribers(lanes, auth)
+    if not isinstance(human, dict):
+        raise invalid(HUMAN_INPUT, 'must be an object such as {"url": "https://...", "authentication": {...}}')
+    text = human.get("url")
+    target = webhook_url(f"{HUMAN_INPUT}.url", text, check_url)
+    found = {link: (to, channels) for link, to, channels in lanes}
+    _, channels = found.get(text, (target, Channel(0)))
+    found[text] = (target, channels | Channel.HUMAN_INPUT)
+    if human.get("authentication") is not None:
+        own = webhook_authentication(f"{HUMAN_INPUT}.authentication", human["authentication"])
+        if auth.setdefault(text, own) != own:
+            raise invalid(
+                f"{HUMAN_INPUT}.authentication", "is another than that of the same URL in another field"
+            )
+    return Subscribers([(link, to, mask) for link, (to, mask) in found.items()], auth)
 
 
 def new_lanes(run_id: str, kickoff: Kickoff, seal: Seal) -> list[Lane]:
@@ -129,7 +183,7 @@ def _inputs(request: JSON, crew: CrewInputs | None, warnings: list[str]) -> JSON
         )
     if not isinstance(inputs, dict):
         raise invalid("inputs", "must be an object of input names and values")
-    misplaced = [name for name in (*URL_FIELDS, AUTH_FIELD) if name in inputs and name not in known]
+    misplaced = [name for name in (*URL_FIELDS, HUMAN_INPUT, AUTH_FIELD) if name in inputs and name not in known]
     if misplaced:
         names = ", ".join(misplaced)
         raise Problem(

@@ -18,7 +18,7 @@ from crewcast.core.lane import Lane
 JSON = dict[str, Any]
 
 # Where long texts live in a payload: only these are cut when an event is too large.
-_CUTTABLE = frozenset({"output", "content", "error", "input"})
+_CUTTABLE = frozenset({"output", "content", "error", "input", "task_output"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,42 @@ def crew_completed(
         meta=meta,
     )
     return Draft(Channel.CREW, f"crew.{status}", payload, at)
+
+
+def human_input(
+    kickoff_id: str,
+    task_id: str,
+    kind: str,
+    at: int,
+    *,
+    output: str,
+    agent: str | None = None,
+    review_url: str | None = None,
+    expires_at: int | None = None,
+    meta: JSON | None = None,
+) -> Draft:
+    """What a run that waits for a person tells whoever is to decide; `kind` is requested or reminder.
+
+    The fields of AMP's notification, and ours: `review_url` lets its holder decide, once.
+    """
+    payload = _present(
+        kickoff_id=kickoff_id,
+        execution_id=kickoff_id,
+        task_id=task_id,
+        agent=agent,
+        task_output=output,
+        review_url=review_url,
+        expires_at=None if expires_at is None else rfc3339(expires_at),
+        meta=meta,
+    )
+    return Draft(Channel.HUMAN_INPUT, f"human_input.{kind}", payload, at, task_id)
+
+
+def without_link(body: bytes) -> bytes:
+    """A human-input payload as it is shown: who may see a run may not therefore decide."""
+    payload = msgspec.json.decode(body)
+    payload.pop("review_url", None)
+    return msgspec.json.encode(payload)
 
 
 def encode(draft: Draft, run_id: str, seq: int, run_attempt: int, max_bytes: int) -> Event:

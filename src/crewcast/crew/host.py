@@ -67,10 +67,14 @@ class Child:
             return None
 
     def kill(self) -> None:
-        """Ends the child at once. Harmless if it has ended: its pid is the host's to reap until then."""
+        """Ends the child at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Harmless if the child has ended: its pid is the host's to reap until then."""
         if self.pid is not None and not self._exited.done():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, number)
 
     def close(self) -> None:
         """Closes our end; a child that still runs ends itself."""

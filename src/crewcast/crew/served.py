@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,20 @@ class Description:
     tasks: list[dict[str, Any]] | None = None
     derives_inputs: bool = False
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """A run for a child. `journal` is what its processes before left, `decision` what a person decided about the
+    task that is pending there, `limits` what it may use in all; `patience` in seconds, as of `WorkerLimits`.
+    """
+
+    run_id: str
+    inputs: dict[str, Any]
+    journal: dict[str, Any] | None = None
+    decision: dict[str, Any] | None = None
+    limits: dict[str, int] | None = None
+    patience: float | None = None
 
 
 class LoadError(Exception):
@@ -107,13 +121,12 @@ class ServedCrew:
             await asyncio.wait([self._description])
             return True
 
-    async def start(self, run_id: str, inputs: dict[str, Any], output: Path, storage: Path) -> Child:
-        """A child that runs the crew.
+    async def start(self, job: RunJob, output: Path, storage: Path) -> Child:
+        """A child that runs the crew, or goes on with it.
 
         Raises LoadError if the project or its environment cannot run.
         """
-        job = self._job("run", run_id=run_id, inputs=inputs, storage_dir=str(storage))
-        return await self._fork(job, output)
+        return await self._fork(self._job("run", storage_dir=str(storage), **asdict(job)), output)
 
     def _begin(self, problem: str = "") -> None:
         self._description = asyncio.create_task(self._describe(problem))
