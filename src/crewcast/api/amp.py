@@ -6,15 +6,15 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from crewcast.api.app import Context, CrewView, answer, context_of, read_body
+from crewcast.api.app import CrewView, answer, context_of, read_body, run_of
 from crewcast.contract import amp as bodies
 from crewcast.contract.kickoff import new_lanes, parse_kickoff
 from crewcast.contract.problem import Problem
-from crewcast.contract.resume import parse_resume
+from crewcast.contract.terms import Terms
 from crewcast.contract.webhooks import JSON
 from crewcast.core import ids
 from crewcast.core.event import Channel
-from crewcast.core.run import Run, new_run
+from crewcast.core.run import RunState, new_run
 from crewcast.store.protocol import Created, IdempotencyKey
 
 MAX_KEY_LENGTH = 255
@@ -91,8 +91,11 @@ async def kickoff(request: Request) -> Response:
         msgspec.json.encode(asked.inputs),
         now,
         meta=None if asked.meta is None else msgspec.json.encode(asked.meta),
-        options=msgspec.json.encode(asked.options) if asked.options else None,
+        options=None if asked.terms == Terms() else msgspec.json.encode(asked.terms),
         token=token,
+        priority=asked.priority,
+        max_attempts=asked.max_attempts,
+        timeout=asked.timeout,
     )
     created = await context.store.create_run(run, new_lanes(run.id, asked, context.seal), key, now)
     return _started(created, asked.warnings)
@@ -115,30 +118,12 @@ def _started(created: Created, warnings: list[str]) -> Response:
 async def status(request: Request) -> Response:
     context = context_of(request)
     context.token(request)
-    run = await _run(context, request, request.path_params["kickoff_id"])
+    run = await run_of(context, request, request.path_params["kickoff_id"])
     last = await context.store.last_event(run.id, Channel.CREW) if run.state.ended else None
+    review = await context.store.review(run.id) if run.state is RunState.WAITING else None
     crew = context.crews.get(run.crew)
     total = crew.total_tasks() if crew is not None else None
-    return answer(bodies.status(run, context.clock.now(), last, total))
-
-
-async def resume(request: Request) -> Response:
-    """Answers a person's decision. No run waits for one in this release, so none is taken."""
-    context = context_of(request)
-    context.token(request)
-    asked = parse_resume(await read_body(request, context.max_body_bytes))
-    await _run(context, request, asked.kickoff_id)
-    raise Problem(400, "Bad Request", "Execution is not in pending human input state")
-
-
-async def _run(context: Context, request: Request, run_id: str) -> Run:
-    """The run, if it is of the crew that the path names; Problem 404 else."""
-    name = _named(request)
-    crew = None if name is None else context.crew(name)
-    run = await context.store.run(run_id)
-    if run is None or (crew is not None and run.crew != crew.name):
-        raise bodies.unknown_run(run_id)
-    return run
+    return answer(bodies.status(run, context.clock.now(), last, total, review))
 
 
 def _named(request: Request) -> str | None:

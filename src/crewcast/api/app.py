@@ -17,10 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crewcast.api import auth
 from crewcast.clock import Clock
+from crewcast.contract.amp import unknown_run
 from crewcast.contract.kickoff import CrewInputs, Seal, UrlCheck
 from crewcast.contract.problem import Problem
 from crewcast.core.errors import StoreError
 from crewcast.core.keyring import KeyRing
+from crewcast.core.review_link import PATH as REVIEW_PATH
+from crewcast.core.review_link import ReviewLinks
+from crewcast.core.run import Run
 from crewcast.store.protocol import Store
 
 log = logging.getLogger("crewcast.api")
@@ -64,7 +68,9 @@ class Context:
     log_file: Callable[[str], Path]
     keys: KeyRing
     seal: Seal
+    links: ReviewLinks
     default_crew: str | None = None
+    max_event_bytes: int = 256 * 1024
     max_body_bytes: int = 4 * 1024 * 1024
     host_names: frozenset[str] | None = None
     draining: bool = False
@@ -93,7 +99,7 @@ class Context:
 
 
 def create_app(context: Context) -> ASGIApp:
-    from crewcast.api import amp, deliveries, documents, runs, secrets
+    from crewcast.api import amp, deliveries, documents, review_page, reviews, runs, secrets
 
     routes = [
         Route("/", amp.healthy, methods=["GET"]),
@@ -101,12 +107,16 @@ def create_app(context: Context) -> ASGIApp:
         Route("/inputs", amp.inputs, methods=["GET"]),
         Route("/kickoff", amp.kickoff, methods=["POST"]),
         Route("/status/{kickoff_id}", amp.status, methods=["GET"]),
-        Route("/resume", amp.resume, methods=["POST"]),
+        Route("/resume", reviews.resume, methods=["POST"]),
+        Route("/stop/{kickoff_id}", reviews.stop, methods=["POST"]),
         Route("/crews", amp.crews, methods=["GET"]),
         Route("/crews/{name}/inputs", amp.inputs, methods=["GET"]),
         Route("/crews/{name}/kickoff", amp.kickoff, methods=["POST"]),
         Route("/crews/{name}/status/{kickoff_id}", amp.status, methods=["GET"]),
-        Route("/crews/{name}/resume", amp.resume, methods=["POST"]),
+        Route("/crews/{name}/resume", reviews.resume, methods=["POST"]),
+        Route("/crews/{name}/stop/{kickoff_id}", reviews.stop, methods=["POST"]),
+        Route(REVIEW_PATH + "{token}", review_page.show, methods=["GET"]),
+        Route(REVIEW_PATH + "{token}", review_page.take, methods=["POST"]),
         Route("/openapi.json", documents.openapi, methods=["GET"]),
         Route("/asyncapi.yaml", documents.asyncapi, methods=["GET"]),
         Route("/docs", documents.docs, methods=["GET"]),
@@ -115,6 +125,7 @@ def create_app(context: Context) -> ASGIApp:
         Route("/api/v1/runs/{kickoff_id}/deliveries", runs.deliveries, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/logs", runs.logs, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}", deliveries.delete, methods=["DELETE"]),
+        Route("/api/v1/reviews", reviews.listed, methods=["GET"]),
         Route("/api/v1/undelivered", deliveries.undelivered, methods=["GET"]),
         Route("/api/v1/redeliveries", deliveries.redeliver, methods=["POST"]),
         Route("/api/v1/origins", deliveries.origins, methods=["GET"]),
@@ -163,6 +174,19 @@ class Entrance:
 def context_of(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
+
+
+async def run_of(context: Context, request: Request, run_id: str) -> Run:
+    """The run, if it is of the crew that the path names, if it names one.
+
+    Raises Problem 404.
+    """
+    name: str | None = request.path_params.get("name")
+    crew = None if name is None else context.crew(name)
+    run = await context.store.run(run_id)
+    if run is None or (crew is not None and run.crew != crew.name):
+        raise unknown_run(run_id)
+    return run
 
 
 async def read_body(request: Request, limit: int) -> bytes:

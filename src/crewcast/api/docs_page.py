@@ -1,16 +1,14 @@
 """The OpenAPI document as a page: HTML and one style sheet, no script, nothing from elsewhere."""
 
-import base64
-import hashlib
 import json
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from html import escape
-from importlib import resources
 
+from crewcast.api import pages
+from crewcast.api.pages import Page
 from crewcast.contract import openapi
 from crewcast.contract.asyncapi import JSON
 
@@ -25,25 +23,10 @@ _LIMITS = {
 }
 
 
-@dataclass(frozen=True)
-class Page:
-    html: str
-    headers: dict[str, str]
-
-
 @cache
 def page() -> Page:
-    style = resources.files("crewcast.api").joinpath("docs.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    return Page(
-        render(openapi.document(), style),
-        {
-            "content-security-policy": policy,
-            "x-content-type-options": "nosniff",
-            "referrer-policy": "no-referrer",
-        },
-    )
+    sheet = pages.style("docs.css")
+    return Page(render(openapi.document(), sheet), pages.headers(sheet))
 
 
 def render(document: JSON, style: str) -> str:

@@ -9,14 +9,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from crewcast.api.app import Context, answer, context_of
+from crewcast.api.app import Context, answer, context_of, run_of
 from crewcast.api.query import PAGE, digits, number
 from crewcast.contract import amp as bodies
 from crewcast.contract.problem import Problem
-from crewcast.contract.webhooks import JSON, rfc3339
+from crewcast.contract.webhooks import JSON, rfc3339, without_link
 from crewcast.core import url
 from crewcast.core.backoff import SECOND
-from crewcast.core.event import Event
+from crewcast.core.event import Channel, Event
 from crewcast.core.run import Run
 from crewcast.store.protocol import Hint
 
@@ -31,7 +31,7 @@ async def events(request: Request) -> Response:
     """
     context = context_of(request)
     context.token(request)
-    run = await _run(context, request)
+    run = await run_of(context, request, request.path_params["kickoff_id"])
     after = number(request, "after", 0)
     if "text/event-stream" in request.headers.get("accept", ""):
         last = digits(request.headers.get("last-event-id", ""))
@@ -50,7 +50,7 @@ async def event(request: Request) -> Response:
     """One event with its whole payload, also where the delivered one was cut."""
     context = context_of(request)
     context.token(request)
-    run = await _run(context, request)
+    run = await run_of(context, request, request.path_params["kickoff_id"])
     text = request.path_params["seq"]
     seq = digits(text) or 0
     found = await context.store.events(run.id, seq - 1, 1) if seq > 0 else []
@@ -63,7 +63,7 @@ async def deliveries(request: Request) -> Response:
     """The run's lanes, every attempt and its outcome, and what was given up."""
     context = context_of(request)
     context.token(request)
-    run = await _run(context, request)
+    run = await run_of(context, request, request.path_params["kickoff_id"])
     lanes = await context.store.lanes(run.id)
     attempts = await context.store.attempts(run.id, number(request, "after", 0))
     dead = await context.store.dead_letters(run.id)
@@ -119,7 +119,7 @@ async def logs(request: Request) -> Response:
     """What the crew printed on stdout and stderr, as text."""
     context = context_of(request)
     context.token(request)
-    run = await _run(context, request)
+    run = await run_of(context, request, request.path_params["kickoff_id"])
     try:
         file = await asyncio.to_thread(context.log_file(run.id).open, "rb")
     except FileNotFoundError:
@@ -136,14 +136,6 @@ async def _first(size: int, file: BinaryIO) -> AsyncIterator[bytes]:
         while size and (chunk := await asyncio.to_thread(file.read, min(size, CHUNK))):
             size -= len(chunk)
             yield chunk
-
-
-async def _run(context: Context, request: Request) -> Run:
-    run_id = request.path_params["kickoff_id"]
-    run = await context.store.run(run_id)
-    if run is None:
-        raise bodies.unknown_run(run_id)
-    return run
 
 
 async def _stream(context: Context, run_id: str, after: int) -> AsyncIterator[bytes]:
@@ -197,6 +189,8 @@ def _sse(name: str, body: JSON, seq: int | None = None) -> bytes:
 
 def _told(event: Event, *, whole: bool = False) -> JSON:
     body = event.whole if whole and event.whole is not None else event.body
+    if event.channel is Channel.HUMAN_INPUT:
+        body = without_link(body)
     return {
         "id": event.id,
         "seq": event.seq,

@@ -7,7 +7,9 @@ import msgspec
 
 from crewcast.contract.problem import Problem
 from crewcast.contract.webhooks import JSON
+from crewcast.core import moment
 from crewcast.core.event import Event
+from crewcast.core.review import Review, ReviewState
 from crewcast.core.run import Run, RunState, seconds
 
 STATES = {
@@ -20,8 +22,12 @@ STATES = {
 }
 
 
-def status(run: Run, now: int, crew_event: Event | None, total_tasks: int | None) -> JSON:
-    """The answer of `GET /status/{kickoff_id}`; `crew_event` is the run's last if it has ended."""
+def status(
+    run: Run, now: int, crew_event: Event | None, total_tasks: int | None, review: Review | None = None
+) -> JSON:
+    """The answer of `GET /status/{kickoff_id}`; `crew_event` is the run's last if it has ended, `review` what it
+    waits for.
+    """
     word, state = STATES[run.state]
     total = run.total_tasks if run.total_tasks is not None else total_tasks
     body: JSON = {
@@ -38,6 +44,17 @@ def status(run: Run, now: int, crew_event: Event | None, total_tasks: int | None
         body["current_task"] = run.current_task
     if run.started_at is not None:
         body["execution_time"] = seconds(run, now)
+    if review is not None and review.state is ReviewState.PENDING:
+        body["awaiting"] = {
+            "task_id": review.task_id,
+            "output": review.output,
+            "review": review.number,
+            "since": moment.show(review.asked_at),
+        }
+        if review.expires_at is not None:
+            body["awaiting"]["expires_at"] = moment.show(review.expires_at)
+    if run.stop is not None and not run.state.ended:
+        body["stopping"] = True
     if crew_event is not None:
         told = msgspec.json.decode(crew_event.whole or crew_event.body)
         body |= {name: told[name] for name in ("result", "error", "execution_time") if name in told}

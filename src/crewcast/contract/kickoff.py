@@ -126,7 +126,9 @@ def parse_subscribers(request: JSON, check_url: UrlCheck, warnings: list[str]) -
     if human is None:
         return Subscribers(lanes, auth)
     if not isinstance(human, dict):
-        raise invalid(HUMAN_INPUT, 'must be an object such as {"url": "https://...", "authentication": {...}}')
+        raise invalid(
+            HUMAN_INPUT, 'must be an object such as {"url": "https://...", "authentication": {...}}'
+        )
     text = human.get("url")
     target = webhook_url(f"{HUMAN_INPUT}.url", text, check_url)
     found = {link: (to, channels) for link, to, channels in lanes}
@@ -183,7 +185,9 @@ def _inputs(request: JSON, crew: CrewInputs | None, warnings: list[str]) -> JSON
         )
     if not isinstance(inputs, dict):
         raise invalid("inputs", "must be an object of input names and values")
-    misplaced = [name for name in (*URL_FIELDS, HUMAN_INPUT, AUTH_FIELD) if name in inputs and name not in known]
+    misplaced = [
+        name for name in (*URL_FIELDS, HUMAN_INPUT, AUTH_FIELD) if name in inputs and name not in known
+    ]
     if misplaced:
         names = ", ".join(misplaced)
         raise Problem(

@@ -1,24 +1,46 @@
-"""A person's decision as `POST /resume` takes it."""
+"""A person's decision as `POST /resume` takes it, and what is answered."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crewcast.contract.problem import invalid, json_object
+from msgspec.structs import replace
+
+from crewcast.contract.kickoff import HUMAN_INPUT, URL_FIELDS, Seal, Subscribers, UrlCheck, parse_subscribers
+from crewcast.contract.problem import Problem, invalid, json_object
+from crewcast.contract.terms import parse_whole
 from crewcast.contract.webhooks import JSON
+from crewcast.core.event import Channel
+from crewcast.core.lane import Lane
+from crewcast.core.review import Choice, Review
+
+NOT_PENDING = "Execution is not in pending human input state"
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """A person's decision about the task at which a run waits."""
+    """A person's decision about the task at which a run waits, and where its events go from then on.
+
+    `task_id` is the task's name, its number from 1, or its UUID. `review`: the number of the review that is meant,
+    where the newest is not. `given` are the URLs that take over, `ended` the channels that go nowhere any more.
+    """
 
     kickoff_id: str
     task_id: str
     feedback: str
     approve: bool
+    review: int | None
+    given: Subscribers
+    ended: Channel
+    warnings: list[str]
+
+    def means(self, review: Review) -> bool:
+        if self.review is not None and self.review != review.number:
+            return False
+        return self.task_id in (review.task_id, str(review.index), review.uuid)
 
 
-def parse_resume(body: bytes) -> Resume:
+def parse_resume(body: bytes, check_url: UrlCheck) -> Resume:
     """The decision in a request body, in snake or camel case, as AMP's documents and its server have it.
 
     Raises Problem: 400 for what is not a JSON object, 422 for everything inside it.
@@ -28,7 +50,76 @@ def parse_resume(body: bytes) -> Resume:
     task_id = _field(request, ("task_id", "taskId"), (str, int), "a text")
     feedback = _field(request, ("human_feedback", "humanFeedback"), str, "a text")
     approve = _field(request, ("is_approve", "isApprove"), bool, "true or false")
-    return Resume(kickoff_id, str(task_id), feedback, approve)
+    warnings: list[str] = []
+    given = parse_subscribers(request, check_url, warnings)
+    named = [channel for name, channel in URL_FIELDS.items() if name in request]
+    named += [Channel.HUMAN_INPUT] if HUMAN_INPUT in request else []
+    ended = Channel(0)
+    for channel in named:
+        ended |= channel
+    for _, _, channels in given.lanes:
+        ended &= ~channels
+    review = parse_whole("review", request.get("review"), 1, 1 << 31)
+    return Resume(kickoff_id, str(task_id), feedback, approve, review, given, ended, warnings)
+
+
+def taken_over(lanes: Sequence[Lane], asked: Resume, run_id: str, seal: Seal) -> list[Lane] | None:
+    """The run's subscriptions as they are from now on; None if the decision changes none.
+
+    A URL that stays keeps its authentication, unless another is given for it; a new one never gets an old one's.
+    """
+    before = [lane for lane in lanes if not lane.fixed and lane.closed is None and lane.channels]
+    moved = asked.ended
+    for _, _, channels in asked.given.lanes:
+        moved |= channels
+    if not moved:
+        return None
+    after = {lane.url: replace(lane, channels=lane.channels & ~moved) for lane in before}
+    ordered = all(lane.ordered for lane in before)
+    for link, target, channels in asked.given.lanes:
+        old = after.get(link) or Lane(run_id, 0, link, target.origin, Channel(0), ordered=ordered)
+        auth = asked.given.auth.get(link)
+        sealed = old.auth if auth is None else seal(auth, run_id, link)
+        after[link] = replace(old, channels=old.channels | channels, auth=sealed)
+    return [lane for lane in after.values() if lane.channels]
+
+
+def answer(review: Review, kickoff_id: str, warnings: Sequence[str] = ()) -> JSON:
+    """What a decision is answered with, the first time and again."""
+    approved = review.decision is Choice.APPROVE
+    body: JSON = {
+        "status": "resumed" if approved else "retrying",
+        "message": (
+            f"Task {review.task_id} was approved; the run goes on"
+            if approved
+            else f"Task {review.task_id} was rejected; it is done again with the feedback"
+        ),
+        "kickoff_id": kickoff_id,
+        "execution_id": kickoff_id,
+        "review": review.number,
+    }
+    if warnings:
+        body["warnings"] = list(warnings)
+    return body
+
+
+def not_pending(review: Review | None, why: str = "") -> Problem:
+    """400, naming what was decided if something was."""
+    details: Mapping[str, Any] = {}
+    said = f"{NOT_PENDING}{why}"
+    if review is not None and review.decision is not None:
+        word = "approved" if review.decision is Choice.APPROVE else "rejected"
+        said = f"{NOT_PENDING}: task {review.task_id} was already {word}" + (
+            f" by {review.decided_by}" if review.decided_by else ""
+        )
+        details = {
+            "task_id": review.task_id,
+            "review": review.number,
+            "decision": review.decision,
+            "decided_by": review.decided_by,
+            "decided_how": review.decided_how,
+        }
+    return Problem(400, "Bad Request", said, dict(details))
 
 
 def _field(request: JSON, names: Sequence[str], kind: type | tuple[type, ...], what: str) -> Any:

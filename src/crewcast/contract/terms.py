@@ -1,6 +1,6 @@
 """The terms of a run: what it may use, and how long it waits for a person. Given at kickoff, kept with the run."""
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -8,11 +8,10 @@ from crewcast.contract.problem import invalid
 from crewcast.contract.webhooks import JSON
 from crewcast.core import duration
 from crewcast.core.backoff import DAY, SECOND
+from crewcast.core.review import Default
 
 MOST = 1 << 53  # what every JSON reader takes as a whole number
 LONGEST = 366 * DAY
-Default = Literal["approve", "reject", "fail"]
-DEFAULTS = ("approve", "reject", "fail")
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,7 +37,7 @@ class ReviewTerms(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     timeout: int | None = None
-    default: Default = "fail"
+    default: Default = Default.FAIL
     remind_every: int | None = None
     pass_feedback: bool = True
 
@@ -61,7 +60,9 @@ def parse_limits(value: Any) -> Limits:
     if value is None:
         return Limits()
     _object("limits", value, ("tokens", "llm_calls", "tool_calls", "seconds"))
-    counts = {name: _count(f"limits.{name}", value.get(name)) for name in ("tokens", "llm_calls", "tool_calls")}
+    counts = {
+        name: _count(f"limits.{name}", value.get(name)) for name in ("tokens", "llm_calls", "tool_calls")
+    }
     return Limits(**counts, seconds=parse_seconds("limits.seconds", value.get("seconds")))
 
 
@@ -71,15 +72,15 @@ def parse_review(value: Any) -> ReviewTerms | None:
         return None
     _object("review", value, ("timeout", "default", "remind_every", "pass_feedback"))
     default, passed = value.get("default"), value.get("pass_feedback")
-    if default is not None and default not in DEFAULTS:
-        raise invalid("review.default", f"must be one of {', '.join(DEFAULTS)}")
+    if default is not None and default not in tuple(Default):
+        raise invalid("review.default", f"must be one of {', '.join(Default)}")
     if passed is not None and not isinstance(passed, bool):
         raise invalid("review.pass_feedback", "must be true or false")
     if default is not None and value.get("timeout") is None:
         raise invalid("review.default", "is decided after review.timeout, which is not given")
     return ReviewTerms(
         timeout=_duration("review.timeout", value.get("timeout")),
-        default=default or "fail",
+        default=Default(default or Default.FAIL),
         remind_every=_duration("review.remind_every", value.get("remind_every")),
         pass_feedback=True if passed is None else passed,
     )

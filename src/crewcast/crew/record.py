@@ -12,6 +12,7 @@ from crewcast.clock import Clock
 from crewcast.contract import endings, journal, terms, webhooks
 from crewcast.contract.terms import ReviewTerms
 from crewcast.contract.webhooks import JSON, Draft
+from crewcast.core import review as reviews
 from crewcast.core import run as runs
 from crewcast.core.backoff import SECOND
 from crewcast.core.errors import StoreError
@@ -77,7 +78,9 @@ class Record:
                     drafts += told
                     break
                 case "paused":
-                    run, draft = endings.stopped(run, stopped_by, self._tasks(), self._meta, self._clock.now())
+                    run, draft = endings.stopped(
+                        run, stopped_by, self._tasks(), self._meta, self._clock.now()
+                    )
                     drafts.append(draft)
                     break
                 case "finished":
@@ -137,13 +140,12 @@ class Record:
             task_id=task_id,
             index=message["index"],
             uuid=message["uuid"],
-            agent=agent,
+            agent=agent or "",
             output=message["output"],
             asked_at=now,
             expires_at=expires_at,
-            default=wanted.default if wanted.timeout is not None else None,
+            default=None if expires_at is None else wanted.default,
             remind_every=wanted.remind_every,
-            remind_at=None if wanted.remind_every is None else now + wanted.remind_every,
             pass_feedback=wanted.pass_feedback,
         )
         told = [
@@ -169,7 +171,7 @@ class Record:
                 meta=self._meta,
             ),
         ]
-        return runs.pause(run, now), review, told
+        return runs.pause(run, now), reviews.ask(review), told
 
     def _review_terms(self) -> ReviewTerms:
         return terms.of_run(self.run.options).review or self._shared.review(self.run.crew)

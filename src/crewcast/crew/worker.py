@@ -17,6 +17,7 @@ from crewcast.contract.terms import ReviewTerms
 from crewcast.contract.webhooks import JSON
 from crewcast.core.backoff import SECOND
 from crewcast.core.errors import StoreError
+from crewcast.core.review import Choice
 from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run
 from crewcast.crew.host import Child
@@ -309,7 +310,7 @@ class Worker:
         if review is None or review.decision is None:
             return None
         return {
-            "approve": review.decision == "approve",
+            "approve": review.decision is Choice.APPROVE,
             "feedback": review.feedback or "",
             "pass_feedback": review.pass_feedback,
         }
