@@ -62,10 +62,7 @@ class Record:
         run, drafts, kept = self.run, list[Draft](), dict[str, bytes | None]()
         review: Review | None = None
         for message in messages:
-            for name, value in (message.get("journal") or {}).items():
-                kept[name] = None if value is None else msgspec.json.encode(value)
-                if told := journal.told_of(name, value):
-                    self._finished[told["task_id"]] = told
+            kept |= self._journalled(message)
             match message["op"]:
                 case "started":
                     if message["tasks"] is not None:  # a flow's are not known before they begin
@@ -112,6 +109,16 @@ class Record:
         if not self.over:
             await self._commit(runs.requeue(self.run, self._clock.now()), [])
             self.held = False
+
+    def _journalled(self, message: JSON) -> dict[str, bytes | None]:
+        """The entries that a line brings, as they are kept."""
+        entries: JSON = message.get("journal") or {}
+        for name, value in entries.items():
+            if told := journal.told_of(name, value):
+                self._finished[told["task_id"]] = told
+        return {
+            name: None if value is None else msgspec.json.encode(value) for name, value in entries.items()
+        }
 
     def _tasks(self) -> list[JSON]:
         return list(self._finished.values())
