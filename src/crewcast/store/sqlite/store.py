@@ -263,12 +263,13 @@ class SQLiteStore:
         lane: int | None = None,
         seq: int | None = None,
         dead_only: bool = False,
+        since: int = 0,
         target: tuple[str, str] | None = None,
         auth: bytes | None = None,
     ) -> list[Lane]:
         if not 0 <= (lane or 0) <= LARGEST or not 0 <= (seq or 0) <= LARGEST:
             return []
-        asked = Redeliver(run_id, now, lane, seq, dead_only, target, auth)
+        asked = Redeliver(run_id, now, lane, seq, dead_only, since if dead_only else 0, target, auth)
         return await self.committer.put(self._writes.redeliver, asked)
 
     async def undelivered(
