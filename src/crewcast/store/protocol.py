@@ -113,6 +113,7 @@ class Hint(StrEnum):
     QUEUED = "queued"  # a run can be claimed; the run's id
     EVENTS = "events"  # a run's log, state or lanes moved on; the run's id
     ORIGIN = "origin"  # an origin's health was reset; the origin
+    ROTATED = "rotated"  # new secrets began; their origin, or EVERY_ORIGIN
 
 
 HintListener = Callable[[Hint, str], None]

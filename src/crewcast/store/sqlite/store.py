@@ -134,6 +134,8 @@ class SQLiteStore:
             return [(Hint.EVENTS, write.value.run_id)]
         if verb is writes.reset_origin:
             return [(Hint.ORIGIN, write.value.origin)]
+        if verb is writes.rotate and result is not None:
+            return [(Hint.ROTATED, result.origin)]
         hidden: list[str] = []
         if verb is writes.expire:
             hidden = result
