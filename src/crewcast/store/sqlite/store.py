@@ -24,6 +24,7 @@ from crewcast.store.protocol import (
     Settlement,
 )
 from crewcast.store.sqlite import rows
+from crewcast.store.sqlite.appends import Append
 from crewcast.store.sqlite.claims import LOOK
 from crewcast.store.sqlite.committer import Committer, Write, end_process
 from crewcast.store.sqlite.connection import (
@@ -42,7 +43,6 @@ from crewcast.store.sqlite.tail import Tail
 from crewcast.store.sqlite.writes import (
     KEYS_KEPT_FOR,
     Adopt,
-    Append,
     Bind,
     Claim,
     ClaimLanes,
