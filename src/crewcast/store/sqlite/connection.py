@@ -115,7 +115,9 @@ def connect(file: Path) -> sqlite3.Connection:
         db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_AT}")
         db.execute("PRAGMA journal_size_limit = 67108864")
         db.execute("PRAGMA temp_store = MEMORY")  # the rows of one statement, never more
-        db.execute("PRAGMA secure_delete = OFF")  # some builds overwrite what is deleted: twice the writing
+        # Some builds overwrite what is deleted. Deliveries do not feel it, removals do: measured, a third more is
+        # written for events of 1 KB, 160 times as much for events of 100 KB, and a slice takes ten times as long.
+        db.execute("PRAGMA secure_delete = OFF")
         db.execute("PRAGMA foreign_keys = OFF")
     except sqlite3.Error as e:
         db.close()
