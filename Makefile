@@ -47,7 +47,7 @@ format: $(STAMP) ## Format and apply the safe lint fixes.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-compat: $(STAMP) ## Test with the oldest and the newest CrewAI, on the Pythons that are there.
+compat: $(STAMP) ## Test with the oldest, a middle and the newest CrewAI, on the Pythons that are there.
 	@$(BIN)/python scripts/compat.py
 
 bench: $(STAMP) ## Print the figures, as ratios within one run.
@@ -62,6 +62,7 @@ lock: $(STAMP) ## Resolve the requirements anew (pinned with hashes, no host nam
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra server --group dev -o requirements/dev.txt --upgrade -q
 	$(NPM) update --package-lock-only --prefix $(PARSER)
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra server --group test requirements/compat-oldest.in -o requirements/compat-oldest.txt --upgrade -q
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra server --group test requirements/compat-middle.in -o requirements/compat-middle.txt --upgrade -q
 
 clean: ## Remove the environment and all that was made by running.
 	rm -rf $(VENV) .cache .crewcast dist

@@ -1,4 +1,4 @@
-"""Run tests/crewai on the oldest and the newest supported CrewAI, and on the Pythons that `make test` does not use.
+"""Run tests/crewai on the oldest, a middle and the newest supported CrewAI, and on the Pythons that `make test` does not use.
 
 An environment is made under .cache/compat for each run, from the requirements pinned by hash. A Python that is not on
 this machine is skipped and said so; nothing is downloaded but packages, and at least one run must take place.
@@ -19,6 +19,7 @@ UV = str(Path(sys.executable).parent / "uv")
 # What to install, and the Pythons of which the first one found is taken.
 RUNS = [
     ("oldest", "requirements/compat-oldest.txt", ["3.12", "3.11"]),
+    ("middle", "requirements/compat-middle.txt", ["3.12", "3.11"]),
     ("newest", "requirements/dev.txt", ["3.12"]),
     ("newest", "requirements/dev.txt", ["3.13"]),
 ]
@@ -28,13 +29,13 @@ def main() -> int:
     ran, failed = 0, 0
     report = []
     for name, requirements, versions in RUNS:
-        title = f"{_crewai(requirements)} ({name} supported) on Python {versions[0]}"
+        title = f"{_crewai(requirements)} ({name}) on Python {versions[0]}"
         found = next(((version, python) for version in versions if (python := _python(version))), None)
         if found is None:
             report.append(f"skipped: {title}: no Python {' or '.join(versions)} that runs was found")
             continue
         version, python = found
-        title = f"{_crewai(requirements)} ({name} supported) on Python {version}"
+        title = f"{_crewai(requirements)} ({name}) on Python {version}"
         print(f"compat: {title}: {python}", flush=True)
         begin = time.monotonic()
         passed = _test(_environment(f"{name}-{version}", python, REPOSITORY / requirements))

@@ -64,7 +64,7 @@ def master_secret(settings: Settings, *, make: bool = True) -> bytes:
 def key_file(settings: Settings) -> Path:
     """Beside the database unless it is named: one folder is all there is to keep on a laptop or a volume.
 
-    What is backed up is the database, by SQLite's own backup while the server runs; the key goes to another
+    What is backed up is the database, by SQLite's VACUUM INTO while the server runs; the key goes to another
     place once. The store knows whose key it was written with (`unlock`), so a database that comes back
     without its key is told of, and not signed with a new one.
     """

@@ -44,6 +44,7 @@ from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.sender import Sender, SenderLimits
 from crewcast.keys import open_sealed, seal, unlock
 from crewcast.retention import Retention
+from crewcast.rotation import RotationFollower
 from crewcast.store.sqlite import SQLiteStore
 
 log = logging.getLogger("crewcast")
@@ -206,6 +207,7 @@ class _Node:
             open_auth=lambda lane: _opened(master, lane),
         )
         self.retention = Retention(store, clock, settings.seconds("retention"), log_file(data, "").parent)
+        self.rotations = RotationFollower(store, clock, keys)
         self.context = Context(
             store=store,
             clock=clock,
@@ -233,6 +235,7 @@ class _Node:
             asyncio.create_task(self.worker.run(), name="worker"),
             asyncio.create_task(self.dispatcher.run(), name="dispatcher"),
             asyncio.create_task(self.retention.run(), name="retention"),
+            asyncio.create_task(self.rotations.run(), name="rotations"),
         ]
         self._background = [asyncio.create_task(self._load(crew)) for crew in self.crews.values()]
         if self._settings.command == "dev":

@@ -273,6 +273,28 @@ def test_versions_are_those_that_are_declared():
         assert set(extra.split(",")) <= set(PYPROJECT["project"]["optional-dependencies"])
 
 
+def test_what_needs_a_later_crewai_is_what_the_tests_skip_before():
+    marks = {
+        (mark.args[0].value, str(mark.args[1].value))
+        for file in (REPOSITORY / "tests/crewai").glob("test_*.py")
+        for mark in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(mark, ast.Call)
+        and getattr(mark.func, "id", "") == "since"
+        and all(isinstance(argument, ast.Constant) for argument in mark.args)
+    }
+    words = {
+        "PlanningConfig": "agents that plan and observe",
+        "or_": "loops through a method that listens to one of several",
+        "JSON crews": "JSON-first crews",
+        "declarative flows": "declarative flows",
+        "from its state": "declarative flows that put the state into an agent's input",
+    }
+    rows = table(section("projects.md", "Environments"), "needs")
+    told = {(release, what) for needs, release in rows for word, what in words.items() if word in needs}
+    assert told == {(release, what) for release, what in marks if what in words.values()}
+    assert len(told) == len(words)
+
+
 # --- the command line -------------------------------------------------------------------------
 
 

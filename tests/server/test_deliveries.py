@@ -169,6 +169,23 @@ def test_all_dead_letters_of_an_origin_are_sent_again(served, refusing):
     until(lambda: not undelivered(served, f"origin={refusing.url}"))
 
 
+def test_of_a_lane_only_what_was_given_up_since_is_sent_again(tmp_path):
+    flags = ("--stub-llm", "--retry-schedule", "0.2", "--give-up-after", "0.1")
+    with Receiver(lambda *_: 503) as receiver, ServerProcess(ODD, tmp_path, *flags) as server:
+        kickoff_id = refused_run(server, taskWebhookUrl=f"{receiver.url}/task")
+        early, late = undelivered(server, f"kickoff_id={kickoff_id}")
+        assert (early["lane"], late["lane"], early["at"] < late["at"]) == (1, 1, True)
+        failed = len(receiver.requests)
+        receiver.answer = lambda *_: 204
+        sent = cli(server, "redeliver", "--origin", receiver.url, "--since", late["at"])
+        assert sent.stdout.splitlines()[1:] == [
+            f"{kickoff_id}  2     1      1",
+            "1 event of 1 lane to be sent again",
+        ]
+        until(lambda: undelivered(server, f"kickoff_id={kickoff_id}") == [early])
+        assert [one.seq for one in receiver.requests[failed:]] == [late["seq"]]
+
+
 def test_undelivered_is_paged_and_filtered(served, refusing):
     run, other = (refused_run(served, **refusing.urls()) for _ in range(2))
     origin = f"origin={refusing.url}"

@@ -4,9 +4,12 @@ import base64
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
+from contextlib import closing
 
 import pytest
 
@@ -153,6 +156,24 @@ def test_a_subscriber_verifies_with_public_keys_alone(tmp_path):
         shown = secret("show", "--public", "--origin", receiver.url, *both, "--data-dir", tmp_path)
         assert shown == newest["key"]
         assert newest["key"] in secret("list", "--origin", receiver.url, *both, "--data-dir", tmp_path)
+
+
+def test_a_rotation_that_another_process_commits_is_in_force_without_a_restart(tmp_path):
+    both = ("--signatures", "v1,v1a")
+    with Receiver() as receiver, ServerProcess(ODD, tmp_path, "--stub-llm", *both) as server:
+        [first] = public_keys(server, receiver.url)["keys"]
+        now = time.time_ns() // 1000
+        with closing(sqlite3.connect(tmp_path / "crewcast.db")) as db, db:
+            row = (receiver.url, now, now + 3600 * 1_000_000)
+            db.execute("INSERT INTO rotation (number, origin, at, until) VALUES (1, ?, ?, ?)", row)
+        end = time.monotonic() + 30  # a second by itself; the machine may have other things to do
+        while len(found := public_keys(server, receiver.url)["keys"]) == 1:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        newest, older = found
+        assert older["key"] == first["key"]
+        secret_ = secret("show", "--origin", receiver.url, "--data-dir", tmp_path)
+        assert signers(deliveries(server, receiver), newest["key"], older["key"], secret_) == [True] * 3
 
 
 def test_without_v1a_there_are_no_public_keys(server):

@@ -49,8 +49,7 @@ def test_a_run_without_its_python_is_said_to_be_skipped_and_all_of_them_are_a_fa
     assert compat.main() == 1
     said, complaint = capsys.readouterr()
     assert (
-        "skipped: CrewAI 1.10.1 (oldest supported) on Python 3.12: no Python 3.12 or 3.11 that runs was found"
-        in said
+        "skipped: CrewAI 1.10.1 (oldest) on Python 3.12: no Python 3.12 or 3.11 that runs was found" in said
     )
     assert said.count("skipped: ") == len(compat.RUNS)
     assert complaint == "compat: nothing ran\n"
@@ -63,5 +62,6 @@ def test_a_run_that_fails_fails_all_and_one_is_enough(compat, monkeypatch, capsy
     monkeypatch.setattr(compat, "_test", lambda python: passes)
     assert compat.main() == status
     said = capsys.readouterr().out
-    assert f"compat: {word}: CrewAI 1.10.1 (oldest supported) on Python 3.11 (0 s)" in said
+    assert f"compat: {word}: CrewAI 1.10.1 (oldest) on Python 3.11 (0 s)" in said
+    assert f"compat: {word}: CrewAI 1.14.7 (middle) on Python 3.11 (0 s)" in said
     assert said.count("skipped: ") == 2

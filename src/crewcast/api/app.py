@@ -25,7 +25,7 @@ from crewcast.core.keyring import KeyRing
 from crewcast.core.review_link import PATH as REVIEW_PATH
 from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run
-from crewcast.store.protocol import Store
+from crewcast.store.protocol import Store, level
 
 log = logging.getLogger("crewcast.api")
 
@@ -231,7 +231,8 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _store_error(_request: Request, error: Exception) -> Response:
-    log.error("not stored: %s", error)
+    assert isinstance(error, StoreError)
+    log.log(level(error), "not stored: %s", error)
     return _answer(
         Problem(503, "Service Unavailable", f"Nothing was stored: {error}", headers={"retry-after": "5"})
     )

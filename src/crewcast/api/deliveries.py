@@ -59,6 +59,7 @@ async def _of_origin(context: Context, asked: OfOrigin) -> JSON:
                 now=context.clock.now(),
                 lane=dead.lane,
                 dead_only=True,
+                since=asked.since,
                 target=_target(asked.where),
                 auth=_sealed(context, asked.where, dead.run_id),
             )

@@ -6,9 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crewcast.api.app import answer, context_of, read_body
+from crewcast.contract import redelivery
 from crewcast.contract.problem import Problem, json_object
 from crewcast.contract.webhooks import JSON, rfc3339
-from crewcast.core import url
 from crewcast.core.backoff import DAY, HOUR, SECOND
 from crewcast.core.generation import EVERY_ORIGIN, MOST_AT_ONCE, signing
 from crewcast.core.keyring import KeyRing
@@ -22,7 +22,7 @@ async def public_keys(request: Request) -> Response:
     """For subscribers, without a token: what verifies the `v1a` signatures of deliveries to an origin."""
     context = context_of(request)
     keys = context.keys
-    origin = _origin("origin", request.query_params.get("origin"))
+    origin = redelivery.origin("origin", request.query_params.get("origin"))
     found = keys.public_keys(origin, context.clock.now())
     return answer(
         {
@@ -49,7 +49,7 @@ async def rotate(request: Request) -> Response:
     keys = context.keys
     body = json_object(await read_body(request, context.max_body_bytes))
     named = body.get("origin")
-    origin = EVERY_ORIGIN if named == ALL else _origin("origin", named)
+    origin = EVERY_ORIGIN if named == ALL else redelivery.origin("origin", named)
     overlap = _overlap(body.get("overlap"))
     now = context.clock.now()
     rotation = await context.store.rotate(origin, now, now + overlap)
@@ -76,27 +76,16 @@ def _in_force(keys: KeyRing, origin: str, now: int) -> JSON:
     }
 
 
-def _origin(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise _invalid(name, "must be the origin that deliveries go to, such as https://hooks.example.com")
-    try:
-        return url.parse(value).origin
-    except ValueError as e:
-        raise _invalid(name, str(e)) from e
-
-
 def _overlap(value: Any) -> int:
     if value is None:
         return OVERLAP
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
     if not whole or not 0 <= value * SECOND <= LONGEST_OVERLAP:
-        raise _invalid("overlap", f"must be a whole number of seconds from 0 to {LONGEST_OVERLAP // SECOND}")
+        raise redelivery.invalid(
+            "overlap", f"must be a whole number of seconds from 0 to {LONGEST_OVERLAP // SECOND}"
+        )
     return int(value) * SECOND
 
 
 def _moment(at: int | None) -> str | None:
     return None if at is None else rfc3339(at)
-
-
-def _invalid(name: str, reason: str) -> Problem:
-    return Problem(422, "Validation Error", f"{name} {reason}", {"field": name})

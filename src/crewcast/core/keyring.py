@@ -32,12 +32,12 @@ class KeyRing:
     def turn(self, rotations: Iterable[Rotation]) -> None:
         """Puts all that there were in force, in signers that are in use too.
 
-        Whoever read them before a rotation that is known by now changes nothing.
+        Whoever read no rotation that is new changes nothing: rotations are only ever added.
         """
-        read = Rotations(rotations)
-        if len(read.listed) < len(self._rotations.listed):
+        read = list(rotations)
+        if len(read) <= len(self._rotations.listed):
             return
-        self._rotations = read
+        self._rotations = Rotations(read)
         for signer in self._signers.values():
             signer.renew()
 

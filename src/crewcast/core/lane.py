@@ -19,9 +19,10 @@ class Lane(Struct, frozen=True, gc=False):
     were answered with a refusal for good. `closed` is why the lane takes nothing more.
 
     A lane with `replay_of` sends events of that lane again: all of those it had when it was asked for, or
-    one, or with `dead_only` those that were dead letters there and delivered by no replay. `asked_at` is
-    when; the age of what it sends counts from then. A lane with `split_of` has one event, which failed in
-    a lane that is not `ordered` and left it, so that nothing waits for it.
+    one, or with `dead_only` those that were dead letters there and delivered by no replay, all of these or
+    what was given up since a moment. `asked_at` is when it was asked for; the age of what it sends counts
+    from then. A lane with `split_of` has one event, which failed in a lane that is not `ordered` and left
+    it, so that nothing waits for it.
 
     `auth` is the sealed authentication for this URL: never shown, never logged.
     """

@@ -20,7 +20,7 @@ from crewcast.core.review import Review
 from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run
 from crewcast.crew import mapping
-from crewcast.store.protocol import Store
+from crewcast.store.protocol import Store, level
 
 log = logging.getLogger("crewcast.worker")
 
@@ -208,7 +208,7 @@ class Record:
             try:
                 held = await shared.store.append(run, events, shared.lease_token, kept or {}, review)
             except StoreError as e:
-                log.error("run %s waits: its events cannot be stored: %s", run.id, e)
+                log.log(level(e), "run %s waits: its events cannot be stored: %s", run.id, e)
                 await self._clock.wait(waiting, 1 * SECOND)
             else:
                 break

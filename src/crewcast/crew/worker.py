@@ -24,7 +24,7 @@ from crewcast.crew.host import Child
 from crewcast.crew.record import Record, Recording
 from crewcast.crew.served import LoadError, RunJob, ServedCrew, log_file, make_private, storage_folder
 from crewcast.crew.supervision import Left, Patience, Supervision, how_it_ended
-from crewcast.store.protocol import Hint, Store
+from crewcast.store.protocol import Hint, Store, level
 
 log = logging.getLogger("crewcast.worker")
 
@@ -109,7 +109,7 @@ class Worker:
                 try:
                     await self._claim(group)
                 except StoreError as e:
-                    log.error("runs cannot be claimed: %s", e)
+                    log.log(level(e), "runs cannot be claimed: %s", e)
                 await self._clock.wait(self._wake, POLL_EVERY)
                 self._wake.clear()
 
@@ -163,7 +163,7 @@ class Worker:
                 try:
                     await self._store.renew_runs(self._lease_token, self._clock.now() + LEASE)
                 except StoreError as e:
-                    log.error("leases cannot be renewed: %s", e)
+                    log.log(level(e), "leases cannot be renewed: %s", e)
                 else:
                     for work in self._supervised.values():
                         work.beat()
@@ -180,7 +180,7 @@ class Worker:
                     if run_id in self._supervised:
                         self._supervised[run_id].stop(by)
             except StoreError as e:
-                log.error("stops cannot be read: %s", e)
+                log.log(level(e), "stops cannot be read: %s", e)
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         async with self._claiming:
@@ -234,7 +234,7 @@ class Worker:
                 kept = await self._store.journal(run.id)
                 review = await self._store.review(run.id)
             except StoreError as e:
-                log.error("run %s waits: it cannot be read: %s", run.id, e)
+                log.log(level(e), "run %s waits: it cannot be read: %s", run.id, e)
                 await self._clock.wait(asyncio.Event(), POLL_EVERY)
             else:
                 return Record(self._shared, run, kept, 0 if review is None else review.number), kept

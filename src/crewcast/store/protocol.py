@@ -8,6 +8,7 @@ keeps them): those of one caller are committed in the order of the calls.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from crewcast.core.errors import StoreError, StoreFull
 from crewcast.core.event import Channel, Event
 from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
@@ -113,6 +115,14 @@ class Hint(StrEnum):
     QUEUED = "queued"  # a run can be claimed; the run's id
     EVENTS = "events"  # a run's log, state or lanes moved on; the run's id
     ORIGIN = "origin"  # an origin's health was reset; the origin
+    ROTATED = "rotated"  # new secrets began; their origin, or EVERY_ORIGIN
+
+
+def level(error: StoreError) -> int:
+    """At which it is logged by who waits it out. A full disk meets everybody at once and again and again: the store
+    says once that it began and once that it ended.
+    """
+    return logging.DEBUG if isinstance(error, StoreFull) else logging.ERROR
 
 
 HintListener = Callable[[Hint, str], None]
@@ -264,14 +274,15 @@ class Store(Protocol):
         lane: int | None = None,
         seq: int | None = None,
         dead_only: bool = False,
+        since: int = 0,
         target: tuple[str, str] | None = None,
         auth: bytes | None = None,
     ) -> list[Lane]:
         """Creates lanes that send again, due now, and returns them; none for a run that is unknown.
 
         They cover the log up to now: of one lane or, with None, of each that is neither a replay nor split;
-        one event or, with None, all; with `dead_only` of these those that are dead letters and not yet
-        redelivered. A lane with nothing to send is not created. Each is a lane of its own with the run's
+        one event or, with None, all; with `dead_only` of these those that are dead letters, given up at
+        `since` or later, and not yet redelivered. Without `dead_only`, `since` says nothing. A lane with nothing to send is not created. Each is a lane of its own with the run's
         next number, ordered as the one it replays; a live lane is not touched.
 
         `target` is another URL and its origin. Without it, and without `auth`, the lane's own URL is sent

@@ -235,6 +235,88 @@ async def test_one_dead_letter_is_sent_again_alone(store: Store):
     assert made.total - made.settled == 1
 
 
+async def dead_at_three_times(store: Store) -> tuple[Run, Lane]:
+    """A run whose one lane gave up 2 now, 4 a second later and 5 two seconds later."""
+    run, mine = await held(store, *[STEP] * 6)
+    for seq in range(1, 7):
+        outcome, at = {2: (BUSY, NOW), 4: (BUSY, NOW + SECOND), 5: (BUSY, NOW + 2 * SECOND)}.get(
+            seq, (OK, NOW)
+        )
+        mine = await delivered(store, mine, seq, outcome=outcome, now=at)
+        if seq < 6:
+            (mine,) = await claimed(store, now=LATER)
+    return run, await one_lane(store, run)
+
+
+@pytest.mark.parametrize(
+    ("since", "seqs"), [(0, [2, 4, 5]), (1, [4, 5]), (SECOND, [4, 5]), (SECOND + 1, [5]), (3 * SECOND, [])]
+)
+async def test_of_dead_letters_those_since_a_moment_are_sent_again(store: Store, since, seqs):
+    run, mine = await dead_at_three_times(store)
+    found = await store.dead_lanes(mine.origin, NOW + since, None, 9)
+    assert [one.count for one in found] == [len(seqs)] * bool(seqs)
+    made = await store.redeliver(run.id, now=LATER, dead_only=True, since=NOW + since)
+    if not seqs:
+        assert made == []
+        return
+    (lane,) = made
+    assert (lane.cursor, lane.tail, lane.total - lane.settled) == (seqs[0] - 1, seqs[-1], len(seqs))
+    assert await sent(store, lane) == [(seq, seq) for seq in seqs]
+    (replay,) = await claimed(store, now=LATER)
+    replay = await delivered(store, replay, *seqs)
+    assert (replay.cursor, replay.settled) == (replay.tail, replay.total)
+    left = [dead.seq for dead in await store.undelivered()]
+    assert left == [seq for seq in (2, 4, 5) if seq not in seqs]
+
+
+async def test_one_dead_letter_is_sent_again_only_if_it_was_given_up_since(store: Store):
+    run, _ = await dead_at_three_times(store)
+    assert await store.redeliver(run.id, now=LATER, seq=2, dead_only=True, since=NOW + SECOND) == []
+    (made,) = await store.redeliver(run.id, now=LATER, seq=4, dead_only=True, since=NOW + SECOND)
+    assert await sent(store, made) == [(4, 4)]
+    (whole,) = await store.redeliver(run.id, now=LATER, since=NOW + SECOND)  # not asked for dead letters
+    assert (whole.total, len(await sent(store, whole))) == (6, 6)
+
+
+async def dead_out_of_order(store: Store) -> Run:
+    """A run without order that gave up 2 now, 3 a second later and 1 nine seconds later."""
+    run = await append(store, await running(store, ALL, ordered=False), STEP, STEP, STEP)
+    (mine,) = await claimed(store)
+    for seq in (1, 2):
+        failed = split_off(mine, run, seq)
+        assert await store.settle(failed)
+        mine = failed.lane
+    await delivered(store, mine, 3, outcome=BUSY, now=NOW + SECOND)
+    first, second = await claimed(store, now=NOW + 9 * SECOND)
+    await delivered(store, second, 2, outcome=BUSY, now=NOW)
+    await delivered(store, first, 1, outcome=BUSY, now=NOW + 9 * SECOND)
+    return run
+
+
+async def test_what_was_given_up_before_the_moment_is_passed_over_between_what_was_given_up_since(
+    store: Store,
+):
+    run = await dead_out_of_order(store)
+    (made,) = await store.redeliver(run.id, now=LATER, dead_only=True, since=NOW + SECOND)
+    assert made.total == 2
+    assert await sent(store, made) == [(1, 1), (3, 3)]
+    (replay,) = await claimed(store, now=LATER)
+    failed = split_off(replay, run, 1)
+    assert await store.settle(failed)
+    alone = (await store.lanes(run.id))[-1]
+    assert alone.split_of == made.number
+    assert (await sent(store, alone), await sent(store, failed.lane)) == ([(1, 1)], [(3, 3)])
+
+
+async def test_a_replay_since_a_moment_that_is_refused_for_good_gives_up_no_more(store: Store):
+    run = await dead_out_of_order(store)
+    (made,) = await store.redeliver(run.id, now=LATER, dead_only=True, since=NOW + SECOND)
+    (replay,) = await claimed(store, now=LATER)
+    assert await store.settle(settlement(replay, event(run, 1), GONE, release=True))
+    found = await store.dead_letters(run.id)
+    assert [dead.seq for dead in found if dead.lane == made.number] == [1, 3]
+
+
 async def test_an_accepted_replay_marks_the_dead_letter_redelivered(store: Store):
     run, _ = await with_dead(store, 3, 1, 3)
     assert [dead.redelivered for dead in await store.dead_letters(run.id)] == [False, False]

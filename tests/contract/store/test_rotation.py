@@ -7,10 +7,10 @@ import pytest
 
 from crewcast.core.errors import StoreUnusable
 from crewcast.core.generation import EVERY_ORIGIN, MOST_AT_ONCE, Rotation
-from crewcast.store.protocol import Store
+from crewcast.store.protocol import Hint, Store
 from crewcast.store.sqlite import SQLiteStore, aside
 from crewcast.store.sqlite.connection import FILE
-from tests.contract.store.world import DAY, NOW, SECOND
+from tests.contract.store.world import DAY, NOW, SECOND, Heard
 
 A, B = "https://a.example", "https://b.example:8443"
 
@@ -31,6 +31,17 @@ async def test_too_many_at_once_are_refused_and_nothing_is_written(store: Store)
     assert await store.rotate(A, NOW + 9, NOW + DAY) is None
     assert await store.rotations() == before
     assert await store.rotate(B, NOW + 9, NOW + DAY) is not None
+
+
+async def test_who_signs_is_told_of_a_rotation_and_not_of_one_that_was_refused(store: Store):
+    heard = Heard(store)
+    for n in range(1, MOST_AT_ONCE):
+        await store.rotate(A, NOW + n, NOW + DAY)
+    assert heard.take() == [(Hint.ROTATED, A)] * (MOST_AT_ONCE - 1)
+    assert await store.rotate(A, NOW + 9, NOW + DAY) is None
+    assert heard.take() == []
+    await store.rotate(EVERY_ORIGIN, NOW + 9, NOW + 9)
+    assert heard.take() == [(Hint.ROTATED, EVERY_ORIGIN)]
 
 
 async def test_of_rotations_at_the_same_time_each_has_its_number_and_the_limit_holds(store: Store):

@@ -168,6 +168,31 @@ async def test_its_runs_expire_and_go(old: Path):
     await store.close()
 
 
+async def test_a_replay_that_schema_3_began_sends_what_it_was_to_send(folder: Path):
+    """It was asked for without a moment: all of its dead letters."""
+    connection.open_folder(folder).release()
+    file = folder / connection.FILE
+    db = connection.connect_writer(file)
+    known = connection.load_migrations()
+    connection.migrate(db, file, known[:1])
+    db.executescript(ROWS)
+    connection.migrate(db, file, known[:3])
+    assert db.execute("PRAGMA user_version").fetchone() == (3,)
+    db.executescript(f"""
+        INSERT INTO lane (run, number, url, origin, channels, cursor, tail, settled, tries, due_at, replay_of,
+                          dead_only, total, asked_at, born) VALUES
+            (1, 3, 'https://b.example/hook', 'https://b.example', 2, 1, 3, 0, 0, {NOW}, 2, 1, 2, {NOW}, 7);
+    """)
+    db.close()
+    store = await SQLiteStore.open(folder)
+    (replay,) = await claimed(store)
+    assert (replay.number, replay.dead_only) == (3, True)
+    assert await sent(store, replay) == [(1, 2), (2, 3)]
+    await delivered(store, replay, 2, 3)
+    assert [(one.lane, one.seq) for one in await store.undelivered()] == [(1, 2)]
+    await store.close()
+
+
 async def test_an_upgraded_file_is_as_a_new_one(old: Path, tmp_path: Path):
     await (await SQLiteStore.open(old)).close()
     await (await SQLiteStore.open(tmp_path / "new")).close()

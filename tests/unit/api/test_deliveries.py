@@ -29,8 +29,8 @@ class Dead:
         assert (origin, since) == (ORIGIN, 5)
         return [lane for lane in self.lanes if after is None or lane.place > after][:limit]
 
-    async def redeliver(self, run_id, *, now, lane, dead_only, target, auth):
-        assert (lane, dead_only, target, auth) == (1, True, None, None)
+    async def redeliver(self, run_id, *, now, lane, dead_only, since, target, auth):
+        assert (lane, dead_only, since, target, auth) == (1, True, 5, None, None)
         if len(self.made) == self.room:
             raise StoreError("the disk is full")
         self.made.append(run_id)

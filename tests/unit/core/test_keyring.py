@@ -87,6 +87,16 @@ def test_what_was_read_before_a_known_rotation_takes_nothing_back():
     assert ring.generations(A)[0].number == 1
 
 
+def test_what_was_read_again_changes_nothing(monkeypatch):
+    known = [Rotation(1, A, NOW * SECOND, (NOW + 60) * SECOND)]
+    ring = KeyRing(MASTER, known)
+    signer = ring.signer(A)
+    sign(signer)
+    monkeypatch.setattr(ring, "generations", lambda _: pytest.fail("looked up without need"))
+    ring.turn(known)
+    sign(signer)
+
+
 def test_signers_are_shared_while_they_are_held_and_no_longer():
     ring = KeyRing(MASTER)
     held = ring.signer(A)

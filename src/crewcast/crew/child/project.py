@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import crews, flows
+from . import advice, crews, flows
 from .capture import stopped_at_kickoff
 from .errors import ProjectError
 from .preload import DEFAULTS
@@ -265,10 +265,8 @@ def _declarative_flow(file: Path) -> Any:
 
 def _too_old(what: str) -> str:
     version = str(importlib.import_module("crewai").__version__)
-    return (
-        "CrewAI " + version + " in " + sys.executable + " has no " + what + " yet: run `" + sys.executable
-        + " -m pip install --upgrade crewai`."
-    )  # fmt: skip
+    upgrade = advice.pip("--upgrade crewai")
+    return "CrewAI " + version + " in " + sys.executable + " has no " + what + " yet: run " + upgrade + "."
 
 
 def _named(project: dict[str, Any]) -> str:

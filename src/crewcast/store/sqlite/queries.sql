@@ -36,7 +36,7 @@ INSERT INTO kickoff (run, inputs, meta, options, token) VALUES (:run, :inputs, :
 -- As the kickoff named them, or made later: replays and split lanes.
 INSERT INTO lane (run, number, url, origin, channels, cursor, tail, settled, tries, due_at, closed,
                   lease_token, lease_until, replay_of, dead_only, ordered, auth, refusals, split_of, total,
-                  asked_at, born)
+                  asked_at, born, since)
 SELECT * FROM (VALUES $rows) AS v WHERE v.column1 IS NOT NULL
 
 -- name: queued_runs
@@ -303,7 +303,7 @@ FROM lane
 JOIN event ON event.run = lane.run AND event.seq > lane.cursor AND event.seq <= lane.tail
     AND event.channel & lane.channels
 LEFT JOIN dead_letter AS was ON lane.dead_only AND was.run = lane.run AND was.seq = event.seq
-    AND was.lane = lane.replay_of AND coalesce(was.attempt, 0) <= lane.born
+    AND was.lane = lane.replay_of AND was.at >= lane.since AND coalesce(was.attempt, 0) <= lane.born
     AND (was.redelivered IS NULL OR was.redelivered > lane.born)
 WHERE lane.run = :run AND lane.number = :lane AND (lane.dead_only = 0 OR was.seq IS NOT NULL)
 ON CONFLICT DO NOTHING
@@ -413,7 +413,7 @@ WHERE run = :run AND seq <= :seq AND channel & :channels
 -- name: dead_in_lane
 -- What no replay has delivered yet: how many, the first and the last.
 SELECT count(*), min(seq), max(seq) FROM dead_letter
-WHERE run = :run AND lane = :lane AND redelivered IS NULL AND (:seq IS NULL OR seq = :seq)
+WHERE run = :run AND lane = :lane AND redelivered IS NULL AND at >= :since AND (:seq IS NULL OR seq = :seq)
 
 -- name: last_lane
 -- Where the numbers of a run's lanes go on.
@@ -430,7 +430,7 @@ SELECT letter.lane_seq, run.id, event.seq, event.channel, event.type, event.body
 FROM run
 CROSS JOIN lane ON lane.run = run.key AND lane.number = :number
 CROSS JOIN dead_letter AS letter ON letter.run = lane.run AND letter.seq > :after AND letter.seq <= lane.tail
-    AND letter.lane = lane.replay_of AND coalesce(letter.attempt, 0) <= lane.born
+    AND letter.lane = lane.replay_of AND letter.at >= lane.since AND coalesce(letter.attempt, 0) <= lane.born
     AND (letter.redelivered IS NULL OR letter.redelivered > lane.born)
 CROSS JOIN event ON event.run = letter.run AND event.seq = letter.seq
 WHERE run.id = :id AND run.hidden = 0

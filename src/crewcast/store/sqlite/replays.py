@@ -15,6 +15,7 @@ class Redeliver(NamedTuple):
     lane: int | None
     seq: int | None
     dead_only: bool
+    since: int
     target: tuple[str, str] | None
     auth: bytes | None
 
@@ -29,7 +30,7 @@ def redeliver(db: Session, run: int, value: Redeliver, last_attempt: int) -> lis
     if made:
         ((number,),) = db.all("last_lane", {"run": run})
         made = [replace(lane, number=number + n) for n, lane in enumerate(made, 1)]
-        db.write_rows("create_lanes", [rows.lane_row(run, lane, born=last_attempt) for lane in made])
+        db.write_rows("create_lanes", [rows.lane_row(run, lane, last_attempt, value.since) for lane in made])
     return made
 
 
@@ -69,7 +70,7 @@ def _range(
 ) -> tuple[int, int, int, int] | None:
     """`cursor`, `tail`, `settled` and `total` of what is to be sent, or None for nothing."""
     if value.dead_only:
-        ((count, first, last),) = db.all("dead_in_lane", where)
+        ((count, first, last),) = db.all("dead_in_lane", where | {"since": value.since})
         return (first - 1, last, 0, count) if count else None
     if value.seq is None:
         return (0, tail, 0, total) if total else None

@@ -70,8 +70,10 @@ def lane_from(row: Values) -> Lane:
     return Lane(run_id, number, url, origin, _CHANNELS[channels], *rest)
 
 
-def lane_row(run: int, lane: Lane, born: int | None = None) -> Values:
-    """`born` is the store's own: the last attempt when a replay was asked for."""
+def lane_row(run: int, lane: Lane, born: int | None = None, since: int = 0) -> Values:
+    """The store's own: `born` is the last attempt when a replay was asked for, `since` the moment before which
+    one with `dead_only` passes over dead letters.
+    """
     return (
         run,
         lane.number,
@@ -95,6 +97,7 @@ def lane_row(run: int, lane: Lane, born: int | None = None) -> Values:
         lane.total,
         lane.asked_at,
         born,
+        since,
     )
 
 

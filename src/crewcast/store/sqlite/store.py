@@ -24,6 +24,7 @@ from crewcast.store.protocol import (
     Settlement,
 )
 from crewcast.store.sqlite import rows
+from crewcast.store.sqlite.appends import Append
 from crewcast.store.sqlite.claims import LOOK
 from crewcast.store.sqlite.committer import Committer, Write, end_process
 from crewcast.store.sqlite.connection import (
@@ -42,7 +43,6 @@ from crewcast.store.sqlite.tail import Tail
 from crewcast.store.sqlite.writes import (
     KEYS_KEPT_FOR,
     Adopt,
-    Append,
     Bind,
     Claim,
     ClaimLanes,
@@ -134,6 +134,8 @@ class SQLiteStore:
             return [(Hint.EVENTS, write.value.run_id)]
         if verb is writes.reset_origin:
             return [(Hint.ORIGIN, write.value.origin)]
+        if verb is writes.rotate and result is not None:
+            return [(Hint.ROTATED, result.origin)]
         hidden: list[str] = []
         if verb is writes.expire:
             hidden = result
@@ -263,12 +265,13 @@ class SQLiteStore:
         lane: int | None = None,
         seq: int | None = None,
         dead_only: bool = False,
+        since: int = 0,
         target: tuple[str, str] | None = None,
         auth: bytes | None = None,
     ) -> list[Lane]:
         if not 0 <= (lane or 0) <= LARGEST or not 0 <= (seq or 0) <= LARGEST:
             return []
-        asked = Redeliver(run_id, now, lane, seq, dead_only, target, auth)
+        asked = Redeliver(run_id, now, lane, seq, dead_only, since if dead_only else 0, target, auth)
         return await self.committer.put(self._writes.redeliver, asked)
 
     async def undelivered(

@@ -4,17 +4,17 @@ import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from crewcast.core.backoff import DAY
-from crewcast.core.event import Event
 from crewcast.core.generation import Rotation, Rotations
 from crewcast.core.lane import Lane, Verdict
-from crewcast.core.run import Run, RunState
+from crewcast.core.run import Run
 from crewcast.store.protocol import Created, IdempotencyKey, Settlement
-from crewcast.store.sqlite import origins, replays, retention, rows
+from crewcast.store.sqlite import appends, origins, replays, retention, rows
+from crewcast.store.sqlite.appends import Append
 from crewcast.store.sqlite.claims import due_lanes
 from crewcast.store.sqlite.committer import R, Unheld, V, Verb
 from crewcast.store.sqlite.run_keys import RunKeys
@@ -36,12 +36,6 @@ class Claim(NamedTuple):
     now: int
     until: int
     crews: Sequence[str] = ()
-
-
-class Append(NamedTuple):
-    run: Run
-    events: Sequence[Event]
-    lease_token: str
 
 
 class Adopt(NamedTuple):
@@ -175,67 +169,7 @@ class Writes:
     # --- the log ----------------------------------------------------------------------------
 
     def _append(self, values: Sequence[Append]) -> list[bool]:
-        # The last state of each run is written, guarded by what the log was before the first append.
-        latest: dict[str, tuple[Run, int, str]] = {}
-        for run, events, token in values:
-            before = run.seq - len(events)
-            _check_dense(run, events, before)
-            earlier = latest.get(run.id)
-            if earlier is None:
-                latest[run.id] = run, before, token
-                continue
-            previous, guard, holder = earlier
-            if previous.seq != before or previous.state is not RunState.RUNNING or holder != token:
-                raise Unheld
-            latest[run.id] = run, guard, token
-        progress: list[Values] = []
-        moves: list[Values] = []
-        for run, guard, token in latest.values():
-            row = (
-                self._key(run.id),
-                token,
-                guard,
-                run.seq,
-                run.total_tasks,
-                run.completed_tasks,
-                run.current_task,
-                run.error,
-                run.error_detail,
-            )
-            if run.state is RunState.RUNNING:
-                progress.append(row)
-            else:
-                moves.append((*row, rows.STATE_WORDS[run.state], run.finished_at))
-        held = self._db.write_rows("append_progress", progress) + self._db.write_rows("append_move", moves)
-        if held < len(latest):
-            if len(values) == 1:
-                return [False]
-            raise Unheld
-        self._append_events(values, latest)
-        return [True] * len(values)
-
-    def _append_events(self, values: Sequence[Append], latest: dict[str, tuple[Run, int, str]]) -> None:
-        logged: list[Values] = []
-        # The newest event of each run and channel and how many there are, oldest first: a lane takes the last
-        # that it listens to.
-        newest: dict[tuple[int, int], Values] = {}
-        for run, events, _ in values:
-            key = self._key(run.id)
-            for event in events:
-                row = rows.event_row(key, event)
-                logged.append(row)
-                channel = row[2]
-                earlier = newest.pop((key, channel), None)
-                count = 1 if earlier is None else earlier[4] + 1
-                newest[key, channel] = (key, channel, event.seq, event.at, count)
-        if not logged:
-            return
-        self._db.write_rows("append_events", logged)
-        for work in _one_per_run(newest.values()):
-            self._db.write_rows("append_work", work)
-        self._db.write_rows(
-            "append_dead", [(self._key(run_id), before) for run_id, (_, before, _) in latest.items()]
-        )
+        return appends.append(self._db, self._keys, values)
 
     # --- lanes ------------------------------------------------------------------------------
 
@@ -385,22 +319,3 @@ class Writes:
 
 def _each(write: Callable[[V], R]) -> Callable[[Sequence[V]], list[R]]:
     return lambda values: [write(value) for value in values]
-
-
-def _check_dense(run: Run, events: Sequence[Event], before: int) -> None:
-    for number, event in enumerate(events, before + 1):
-        if event.seq != number or event.run_id != run.id:
-            raise ValueError(f"run {run.id}: event {event.id} cannot be number {number} of its log")
-
-
-def _one_per_run(newest: Any) -> list[list[Values]]:
-    """Lists in which no run comes twice: one statement cannot change a lane twice."""
-    lists: list[list[Values]] = []
-    seen: dict[int, int] = {}
-    for row in newest:
-        depth = seen.get(row[0], 0)
-        seen[row[0]] = depth + 1
-        if depth == len(lists):
-            lists.append([])
-        lists[depth].append(row)
-    return lists

@@ -1,0 +1,107 @@
+"""Reviews that nobody decides: reminders on the way, and at the deadline what was agreed for it."""
+
+import asyncio
+import logging
+
+import msgspec
+from msgspec.structs import replace
+
+from crewcast.clock import Clock
+from crewcast.contract import endings, journal, webhooks
+from crewcast.contract.webhooks import JSON, Draft
+from crewcast.core import review as reviews
+from crewcast.core import run as runs
+from crewcast.core.backoff import SECOND
+from crewcast.core.duration import show
+from crewcast.core.errors import StoreError
+from crewcast.core.event import Event
+from crewcast.core.review import Due, Review
+from crewcast.core.review_link import ReviewLinks
+from crewcast.core.run import Run
+from crewcast.store.protocol import Hint, Store, level
+
+log = logging.getLogger("crewcast.reviews")
+
+POLL_EVERY = 5 * SECOND  # the clock of another node may have asked
+AT_ONCE = 100
+
+
+class Deadlines:
+    """One per node. `run()` until cancelled; what several nodes find due, one of them does."""
+
+    def __init__(self, store: Store, clock: Clock, links: ReviewLinks, max_event_bytes: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._links = links
+        self._max_event_bytes = max_event_bytes
+        self._wake = asyncio.Event()
+        store.listen(self._on_hint)
+
+    async def run(self) -> None:
+        """An error of the store is waited out, never fatal."""
+        while True:
+            pause = POLL_EVERY
+            try:
+                while await self.pass_once():
+                    pass
+                due = await self._store.next_review_due()
+                if due is not None:
+                    pause = min(pause, max(0, due - self._clock.now()))
+            except StoreError as e:
+                log.log(level(e), "reviews that are due cannot be read: %s", e)
+            await self._clock.wait(self._wake, pause)
+            self._wake.clear()
+
+    async def pass_once(self) -> int:
+        """Does what is due by now; how much that was."""
+        now = self._clock.now()
+        found = await self._store.due_reviews(now, AT_ONCE)
+        for review in found:
+            run = await self._store.run(review.run_id)
+            if run is None:
+                continue
+            if reviews.due(review, now) is Due.REMINDER:
+                await self._remind(review, run, now)
+            else:
+                await self._expire(review, run, now)
+        return len(found)
+
+    def _on_hint(self, hint: Hint, _about: str) -> None:
+        if hint is Hint.REVIEW:
+            self._wake.set()
+
+    async def _remind(self, review: Review, run: Run, now: int) -> None:
+        draft = webhooks.human_input(
+            run.id,
+            review.task_id,
+            "reminder",
+            now,
+            output=review.output,
+            agent=review.agent or None,
+            review_url=self._links.url(run.id, review.number),
+            expires_at=review.expires_at,
+            meta=_meta(run),
+        )
+        await self._store.remind(
+            reviews.remind(review, now), run, replace(run, seq=run.seq + 1), [self._event(run, draft)]
+        )
+
+    async def _expire(self, review: Review, run: Run, now: int) -> None:
+        after = reviews.expire(review, now)
+        if after.decision is not None:
+            if await self._store.decide(after, run, runs.resume(run), []):
+                log.info("run %s: task %s is decided by its deadline: %s", run.id, review.task_id, after.decision)
+            return
+        tasks = journal.finished_tasks(await self._store.journal(run.id))
+        waited = show((now - review.asked_at) // SECOND * SECOND)
+        error = f"nobody decided about task {review.task_id} within {waited}"
+        ended, draft = endings.failed(run, error, list(tasks.values()), _meta(run), now)
+        if await self._store.decide(after, run, replace(ended, seq=run.seq + 1), [self._event(run, draft)]):
+            log.warning("run %s: %s", run.id, error)
+
+    def _event(self, run: Run, draft: Draft) -> Event:
+        return webhooks.encode(draft, run.id, run.seq + 1, run.attempt, self._max_event_bytes)
+
+
+def _meta(run: Run) -> JSON | None:
+    return msgspec.json.decode(run.meta) if run.meta else None

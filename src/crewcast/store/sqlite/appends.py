@@ -1,0 +1,105 @@
+"""Appends to the log: of many runs at once, one statement for each table."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from crewcast.core.event import Event
+from crewcast.core.run import Run, RunState
+from crewcast.store.sqlite import rows
+from crewcast.store.sqlite.committer import Unheld
+from crewcast.store.sqlite.run_keys import RunKeys
+from crewcast.store.sqlite.session import Session, Values
+
+
+class Append(NamedTuple):
+    run: Run
+    events: Sequence[Event]
+    lease_token: str
+
+
+def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
+    """Which of the appends were written: all, or of a single one that is not held any more, none.
+
+    Raises Unheld if one of several is not held: each is then to be repeated alone.
+    """
+    # The last state of each run is written, guarded by what the log was before the first append.
+    latest: dict[str, tuple[Run, int, str]] = {}
+    for run, events, token in values:
+        before = run.seq - len(events)
+        _check_dense(run, events, before)
+        earlier = latest.get(run.id)
+        if earlier is None:
+            latest[run.id] = run, before, token
+            continue
+        previous, guard, holder = earlier
+        if previous.seq != before or previous.state is not RunState.RUNNING or holder != token:
+            raise Unheld
+        latest[run.id] = run, guard, token
+    progress: list[Values] = []
+    moves: list[Values] = []
+    for run, guard, token in latest.values():
+        row = (
+            keys.of(run.id),
+            token,
+            guard,
+            run.seq,
+            run.total_tasks,
+            run.completed_tasks,
+            run.current_task,
+            run.error,
+            run.error_detail,
+        )
+        if run.state is RunState.RUNNING:
+            progress.append(row)
+        else:
+            moves.append((*row, rows.STATE_WORDS[run.state], run.finished_at))
+    held = db.write_rows("append_progress", progress) + db.write_rows("append_move", moves)
+    if held < len(latest):
+        if len(values) == 1:
+            return [False]
+        raise Unheld
+    _append_events(db, keys, values, latest)
+    return [True] * len(values)
+
+
+def _append_events(
+    db: Session, keys: RunKeys, values: Sequence[Append], latest: dict[str, tuple[Run, int, str]]
+) -> None:
+    logged: list[Values] = []
+    # The newest event of each run and channel and how many there are, oldest first: a lane takes the last
+    # that it listens to.
+    newest: dict[tuple[int, int], Values] = {}
+    for run, events, _ in values:
+        key = keys.of(run.id)
+        for event in events:
+            row = rows.event_row(key, event)
+            logged.append(row)
+            channel = row[2]
+            earlier = newest.pop((key, channel), None)
+            count = 1 if earlier is None else earlier[4] + 1
+            newest[key, channel] = (key, channel, event.seq, event.at, count)
+    if not logged:
+        return
+    db.write_rows("append_events", logged)
+    for work in _one_per_run(newest.values()):
+        db.write_rows("append_work", work)
+    db.write_rows("append_dead", [(keys.of(run_id), before) for run_id, (_, before, _) in latest.items()])
+
+
+def _check_dense(run: Run, events: Sequence[Event], before: int) -> None:
+    for number, event in enumerate(events, before + 1):
+        if event.seq != number or event.run_id != run.id:
+            raise ValueError(f"run {run.id}: event {event.id} cannot be number {number} of its log")
+
+
+def _one_per_run(newest: Any) -> list[list[Values]]:
+    """Lists in which no run comes twice: one statement cannot change a lane twice."""
+    lists: list[list[Values]] = []
+    seen: dict[int, int] = {}
+    for row in newest:
+        depth = seen.get(row[0], 0)
+        seen[row[0]] = depth + 1
+        if depth == len(lists):
+            lists.append([])
+        lists[depth].append(row)
+    return lists
