@@ -38,6 +38,11 @@ class Run(Struct, frozen=True, gc=False):
 
     `options` keeps what the kickoff named and is not served yet. `seq` is the number of the last
     event in the log. `error` is one or a few lines for people, `error_detail` a traceback.
+
+    `attempt` counts the tries; with `continues` the next claim is none, since the run goes on after a decision.
+    Of queued runs one with a higher `priority` goes first. `stop` is who asked to stop it, in words. `worked` are
+    the microseconds of work before this claim, which began at `claimed_at`; a wait for a person is no work.
+    `max_attempts` and `timeout` (microseconds of work in all) are limits that others hold it to.
     """
 
     id: str
@@ -59,6 +64,13 @@ class Run(Struct, frozen=True, gc=False):
     error_detail: str | None = None
     lease_token: str | None = None
     lease_until: int | None = None
+    continues: bool = False
+    priority: int = 0
+    stop: str | None = None
+    max_attempts: int | None = None
+    timeout: int | None = None
+    worked: int = 0
+    claimed_at: int | None = None
 
 
 def new_run(
@@ -70,6 +82,9 @@ def new_run(
     meta: bytes | None = None,
     options: bytes | None = None,
     token: str = "",
+    priority: int = 0,
+    max_attempts: int | None = None,
+    timeout: int | None = None,
 ) -> Run:
     return Run(
         id=run_id,
@@ -80,6 +95,9 @@ def new_run(
         meta=meta,
         options=options,
         token=token,
+        priority=priority,
+        max_attempts=max_attempts,
+        timeout=timeout,
     )
 
 
@@ -94,13 +112,42 @@ def move(run: Run, state: RunState) -> Run:
 
 
 def claim(run: Run, lease_token: str, now: int, lease: int) -> Run:
-    """The run as its worker holds it: running, one attempt more, leased until `now + lease`."""
+    """The run as its worker holds it: running, leased until `now + lease`, and one attempt more unless it
+    `continues`.
+    """
     return replace(
         move(run, RunState.RUNNING),
-        attempt=run.attempt + 1,
+        attempt=run.attempt + (not run.continues),
         started_at=run.started_at or now,
         lease_token=lease_token,
         lease_until=now + lease,
+        continues=False,
+        claimed_at=now,
+    )
+
+
+def pause(run: Run, now: int) -> Run:
+    """The run as it waits for a person: nobody holds it."""
+    return _let_go(move(run, RunState.WAITING), now)
+
+
+def resume(run: Run) -> Run:
+    """A run that waited, queued to go on after a decision: its next claim is no new attempt."""
+    if run.state is not RunState.WAITING:
+        raise ValueError(f"run {run.id}: it is {run.state} and waits for no decision")
+    return replace(move(run, RunState.QUEUED), continues=True)
+
+
+def requeue(run: Run, now: int) -> Run:
+    """A running run given back to be tried again. `now` is when it was last known to be at work."""
+    if run.state is not RunState.RUNNING:
+        raise ValueError(f"run {run.id}: it is {run.state}, so nobody can give it back")
+    return _let_go(move(run, RunState.QUEUED), now)
+
+
+def _let_go(run: Run, now: int) -> Run:
+    return replace(
+        run, worked=work(run, now), claimed_at=None, lease_token=None, lease_until=None, continues=False
     )
 
 
@@ -122,18 +169,19 @@ def progress(
 def end(run: Run, state: RunState, now: int, *, error: str | None = None, detail: str | None = None) -> Run:
     """The run as it ended: its lease is given back with the write that ends it."""
     return replace(
-        move(run, state),
+        _let_go(move(run, state), now),
         finished_at=now,
         current_task=None,
         error=error,
         error_detail=detail,
-        lease_token=None,
-        lease_until=None,
     )
 
 
+def work(run: Run, now: int) -> int:
+    """The microseconds that the run has been at work in all, in every process that held it."""
+    return run.worked if run.claimed_at is None else run.worked + max(0, now - run.claimed_at)
+
+
 def seconds(run: Run, now: int) -> float:
-    """How long the run has worked, in seconds with milliseconds."""
-    if run.started_at is None:
-        return 0.0
-    return round(max(0, (run.finished_at or now) - run.started_at) / 1_000_000, 3)
+    """The same in seconds with milliseconds."""
+    return round(work(run, now) / 1_000_000, 3)

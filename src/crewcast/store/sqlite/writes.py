@@ -1,6 +1,5 @@
 """The verbs that write, for the committer: the values of many callers, a handful of statements."""
 
-import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,11 +11,22 @@ from crewcast.core.backoff import DAY
 from crewcast.core.event import Event
 from crewcast.core.generation import Rotation, Rotations
 from crewcast.core.lane import Lane, Verdict
+from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
-from crewcast.store.protocol import Created, IdempotencyKey, Settlement
-from crewcast.store.sqlite import origins, replays, retention, rows
+from crewcast.store.protocol import NO_ENTRIES, Created, IdempotencyKey, Settlement
+from crewcast.store.sqlite import (
+    journal,
+    origins,
+    queue,
+    replays,
+    retention,
+    reviews,
+    rows,
+    subscriptions,
+)
 from crewcast.store.sqlite.claims import due_lanes
 from crewcast.store.sqlite.committer import R, Unheld, V, Verb
+from crewcast.store.sqlite.journal import Entries
 from crewcast.store.sqlite.run_keys import RunKeys
 from crewcast.store.sqlite.session import Session, Values
 
@@ -28,20 +38,15 @@ class NewRun(NamedTuple):
     lanes: Sequence[Lane]
     key: IdempotencyKey | None
     now: int
-
-
-class Claim(NamedTuple):
-    limit: int
-    lease_token: str
-    now: int
-    until: int
-    crews: Sequence[str] = ()
+    journal: Entries
 
 
 class Append(NamedTuple):
     run: Run
     events: Sequence[Event]
     lease_token: str
+    journal: Entries = NO_ENTRIES
+    review: Review | None = None
 
 
 class Adopt(NamedTuple):
@@ -104,13 +109,17 @@ class Writes:
         self.reset_origin = Verb(3, _each(partial(origins.reset, self._db)))
         self.void_leases = Verb(3, _each(self._void_leases))
         self.adopt = Verb(3, _each(self._adopt))
+        self.decide = Verb(3, _each(partial(reviews.decide, self._db, self._keys, self._log)))
+        self.remind = Verb(3, _each(partial(reviews.remind, self._db, self._keys, self._log)))
+        self.conclude = Verb(3, _each(partial(reviews.conclude, self._db, self._keys, self._log)))
+        self.request_stop = Verb(3, _each(partial(reviews.request_stop, self._db, self._keys)))
         self.renew_runs = Verb(4, _each(self._renew_runs))
         self.renew_lanes = Verb(4, _each(self._renew_lanes))
         self.expire = Verb(4, _each(partial(retention.expire, self._db, self._keys)))
         self.delete_run = Verb(4, _each(partial(retention.hide, self._db, self._keys)))
         self.rotate = Verb(4, _each(self._rotate))
         self.bind_key = Verb(4, _each(self._bind_key))
-        self.claim_runs = Verb(5, _each(self._claim_runs))
+        self.claim_runs = Verb(5, _each(partial(queue.claim, self._db)))
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
         self.sweep = Verb(6, _each(self._sweep))
 
@@ -122,7 +131,7 @@ class Writes:
     # --- runs -------------------------------------------------------------------------------
 
     def _create_run(self, value: NewRun) -> Created:
-        run, lanes, key, now = value
+        run, lanes, key, now, entries = value
         if key is not None:
             since = now - KEYS_KEPT_FOR
             earlier = self._db.first("remembered_key", {"token": key.token, "key": key.key, "since": since})
@@ -148,16 +157,14 @@ class Writes:
                 "meta": run.meta,
                 "options": run.options,
                 "token": run.token,
+                "max_attempts": run.max_attempts,
+                "timeout": run.timeout,
             },
         )
         self._db.write_rows("create_lanes", [rows.lane_row(number, lane) for lane in lanes])
+        if entries:
+            journal.write(self._db, [(number, entries)])
         return Created(run.id)
-
-    def _claim_runs(self, value: Claim) -> list[Run]:
-        wanted = {"crews": json.dumps(list(value.crews)), "limit": value.limit}
-        keys = [key for (key,) in self._db.all("queued_runs", wanted)]
-        self._db.write_rows("claim_runs", [(key, value.now, value.lease_token, value.until) for key in keys])
-        return [rows.run_from(row) for key in keys for row in self._db.all("run_by_key", {"key": key})]
 
     def _renew_runs(self, value: Renew) -> None:
         self._db.write("renew_runs", {"token": value.lease_token, "until": value.until})
@@ -177,9 +184,9 @@ class Writes:
     def _append(self, values: Sequence[Append]) -> list[bool]:
         # The last state of each run is written, guarded by what the log was before the first append.
         latest: dict[str, tuple[Run, int, str]] = {}
-        for run, events, token in values:
+        for run, events, token, _, review in values:
             before = run.seq - len(events)
-            _check_dense(run, events, before)
+            _check(run, events, before, review)
             earlier = latest.get(run.id)
             if earlier is None:
                 latest[run.id] = run, before, token
@@ -205,21 +212,36 @@ class Writes:
             if run.state is RunState.RUNNING:
                 progress.append(row)
             else:
-                moves.append((*row, rows.STATE_WORDS[run.state], run.finished_at))
+                moves.append((*row, rows.STATE_WORDS[run.state], run.finished_at, run.worked))
         held = self._db.write_rows("append_progress", progress) + self._db.write_rows("append_move", moves)
         if held < len(latest):
             if len(values) == 1:
                 return [False]
             raise Unheld
         self._append_events(values, latest)
+        self._append_beside(values)
         return [True] * len(values)
+
+    def _append_beside(self, values: Sequence[Append]) -> None:
+        """What few appends bring: entries of the journal, and what a run asks."""
+        entries = [(self._key(value.run.id), value.journal) for value in values if value.journal]
+        if entries:
+            journal.write(self._db, entries)
+        for value in values:
+            if value.review is not None:
+                reviews.ask(self._db, self._key(value.run.id), value.review)
+
+    def _log(self, run: Run, events: Sequence[Event], before: int) -> None:
+        """Events of a run that nobody holds."""
+        _check_dense(run, events, before)
+        self._append_events([Append(run, events, "")], {run.id: (run, before, "")})
 
     def _append_events(self, values: Sequence[Append], latest: dict[str, tuple[Run, int, str]]) -> None:
         logged: list[Values] = []
         # The newest event of each run and channel and how many there are, oldest first: a lane takes the last
         # that it listens to.
         newest: dict[tuple[int, int], Values] = {}
-        for run, events, _ in values:
+        for run, events, *_ in values:
             key = self._key(run.id)
             for event in events:
                 row = rows.event_row(key, event)
@@ -333,10 +355,10 @@ class Writes:
     def _split(self, lane: Lane, apart: Lane) -> None:
         key = self._key(lane.run_id)
         ((number,),) = self._db.all("last_lane", {"run": key})
-        born = None
-        if apart.dead_only:
-            ((born,),) = self._db.all("born", {"run": key, "number": lane.number})
-        self._db.write_rows("create_lanes", [rows.lane_row(key, replace(apart, number=number + 1), born)])
+        ((born, ranged),) = self._db.all("born", {"run": key, "number": lane.number})
+        made = replace(apart, number=number + 1, ranged=bool(ranged))
+        self._db.write_rows("create_lanes", [rows.lane_row(key, made, born if apart.dead_only else None)])
+        subscriptions.mark_ranged(self._db, key, [made])
 
     def _release_lane(self, value: Release) -> None:
         lane, now = value
@@ -385,6 +407,12 @@ class Writes:
 
 def _each(write: Callable[[V], R]) -> Callable[[Sequence[V]], list[R]]:
     return lambda values: [write(value) for value in values]
+
+
+def _check(run: Run, events: Sequence[Event], before: int, review: Review | None) -> None:
+    _check_dense(run, events, before)
+    if review is not None:
+        reviews.check_asked(run, review)
 
 
 def _check_dense(run: Run, events: Sequence[Event], before: int) -> None:
