@@ -3,7 +3,7 @@
 import argparse
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from crewcast.core.errors import UsageError
 
 VARIABLE_PREFIX = "CREWCAST_"
 FILE_NAME = "crewcast.toml"
+CREWS = "crews"  # the file's table of what is different for some crews
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Setting:
     help: str
     commands: tuple[str, ...] = ("dev", "serve")
     metavar: str | None = None
+    per_crew: bool = False  # a crew may have its own, in the file's table [crews.NAME]
 
     @property
     def flag(self) -> str:
@@ -101,7 +103,98 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "drain", parse.seconds, 30.0, "seconds that running crews may go on after SIGTERM", metavar="SECONDS"
     ),
-    Setting("max_runs", parse.whole(1, 10_000), 16, "crews running at once", metavar="N"),
+    Setting(
+        "public_url",
+        parse.public_url,
+        None,
+        "where people reach this server, for the links in reviews. Default: none; of `dev`, the address it listens on",
+        metavar="URL",
+    ),
+    Setting(
+        "max_runs",
+        parse.whole(1, 10_000),
+        16,
+        "crews running at once; a crew's own: how many of these may be of it",
+        metavar="N",
+        per_crew=True,
+    ),
+    Setting(
+        "max_runs_per_token",
+        parse.whole(0, 10_000),
+        0,
+        "crews running at once that one token started; 0 sets no limit",
+        metavar="N",
+    ),
+    Setting(
+        "max_attempts",
+        parse.whole(1, 100),
+        2,
+        "times that a run may be tried which a crash cut; it goes on from its last finished task",
+        metavar="N",
+        per_crew=True,
+    ),
+    Setting(
+        "run_timeout",
+        parse.seconds,
+        0.0,
+        "seconds that a run may work in all, waits for a person not counted; 0 sets no limit",
+        metavar="SECONDS",
+        per_crew=True,
+    ),
+    Setting(
+        "stall_timeout",
+        parse.seconds,
+        1800.0,
+        "seconds without a sign of progress after which a crew's process is ended as cut by a crash; 0 waits for ever",
+        metavar="SECONDS",
+        per_crew=True,
+    ),
+    Setting(
+        "stop_grace",
+        parse.seconds,
+        10.0,
+        "seconds that a run which is stopped has to reach its next step, before its process is ended",
+        metavar="SECONDS",
+    ),
+    Setting(
+        "review_timeout",
+        parse.seconds,
+        0.0,
+        "seconds that a run waits for a person; 0 waits for ever",
+        metavar="SECONDS",
+        per_crew=True,
+    ),
+    Setting(
+        "review_default",
+        parse.choice("approve", "reject", "fail"),
+        "fail",
+        "what comes of a review that nobody decides in time: approve, reject or fail",
+        metavar="WORD",
+        per_crew=True,
+    ),
+    Setting(
+        "review_reminder",
+        parse.seconds,
+        0.0,
+        "seconds between reminders of a review that waits; 0 sends none",
+        metavar="SECONDS",
+        per_crew=True,
+    ),
+    Setting(
+        "pass_feedback",
+        parse.switch,
+        True,
+        "whether later tasks see what a person says with an approval: on or off",
+        metavar="on|off",
+        per_crew=True,
+    ),
+    Setting(
+        "paused_status",
+        parse.choice("awaiting_human_feedback", "running"),
+        "awaiting_human_feedback",
+        "the `status` of a run that waits for a person: awaiting_human_feedback, or running for clients that know no other",
+        metavar="WORD",
+    ),
     Setting(
         "max_event_bytes",
         parse.whole(4096, 1 << 30),
@@ -227,6 +320,7 @@ class Settings:
     command: str
     values: Mapping[str, Any] = field(repr=False)
     file: Path | None = None
+    crews: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what is different for some
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -237,6 +331,10 @@ class Settings:
     def seconds(self, name: str) -> int:
         """A duration setting in microseconds."""
         return int(self.values[name] * 1_000_000)
+
+    def of_crew(self, name: str) -> "Settings":
+        """As they are for one crew."""
+        return replace(self, values={**self.values, **self.crews.get(name, {})})
 
 
 def of_command(command: str) -> list[Setting]:
@@ -283,7 +381,8 @@ def load(command: str, flags: Mapping[str, Any], environ: Mapping[str, str]) -> 
             values[setting.name] = _parsed(setting, table[setting.name], f"{file}: {setting.name}")
         else:
             values[setting.name] = setting.default
-    return Settings(command, values, file)
+    crews = {} if file is None else {name: _own(file, name, own) for name, own in _tables(file, table)}
+    return Settings(command, values, file, crews)
 
 
 def token_of(settings: Settings) -> str | None:
@@ -312,6 +411,23 @@ def _parsed(setting: Setting, value: Any, source: str) -> Any:
         raise UsageError(f"{source}: {e}") from e
 
 
+def _tables(file: Path, table: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    crews = table.get(CREWS, {})
+    if not isinstance(crews, dict) or not all(isinstance(own, dict) for own in crews.values()):
+        raise UsageError(f"{file}: {CREWS} has a table for each crew, such as [{CREWS}.research]")
+    return list(crews.items())
+
+
+def _own(file: Path, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one crew."""
+    known = {setting.name: setting for setting in SETTINGS if setting.per_crew}
+    if unknown := sorted(set(own) - set(known)):
+        raise UsageError(
+            f"{file}: not a setting of a crew: {', '.join(unknown)}, in [{CREWS}.{name}]; there are {', '.join(known)}"
+        )
+    return {key: _parsed(known[key], value, f"{file}: {CREWS}.{name}.{key}") for key, value in own.items()}
+
+
 def _file(named: str | None) -> Path | None:
     if named is not None:
         return Path(named).expanduser()
@@ -324,7 +440,7 @@ def _table(file: Path) -> dict[str, Any]:
         table = tomllib.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as e:
         raise UsageError(f"{file} cannot be read: {e}") from e
-    known = {setting.name for setting in SETTINGS}
+    known = {setting.name for setting in SETTINGS} | {CREWS}
     if unknown := sorted(set(table) - known):
         raise UsageError(f"{file}: not a setting: {', '.join(unknown)}. See `crewcast serve --help`.")
     return table

@@ -18,11 +18,11 @@ from crewcast.core.event import Event
 from crewcast.core.review import Due, Review
 from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run
-from crewcast.store.protocol import Hint, Store, level
+from crewcast.store.protocol import Store, level
 
 log = logging.getLogger("crewcast.reviews")
 
-POLL_EVERY = 5 * SECOND  # the clock of another node may have asked
+POLL_EVERY = 1 * SECOND
 AT_ONCE = 100
 
 
@@ -34,11 +34,10 @@ class Deadlines:
         self._clock = clock
         self._links = links
         self._max_event_bytes = max_event_bytes
-        self._wake = asyncio.Event()
-        store.listen(self._on_hint)
 
     async def run(self) -> None:
         """An error of the store is waited out, never fatal."""
+        never = asyncio.Event()
         while True:
             pause = POLL_EVERY
             try:
@@ -49,8 +48,7 @@ class Deadlines:
                     pause = min(pause, max(0, due - self._clock.now()))
             except StoreError as e:
                 log.log(level(e), "reviews that are due cannot be read: %s", e)
-            await self._clock.wait(self._wake, pause)
-            self._wake.clear()
+            await self._clock.wait(never, pause)
 
     async def pass_once(self) -> int:
         """Does what is due by now; how much that was."""
@@ -65,10 +63,6 @@ class Deadlines:
             else:
                 await self._expire(review, run, now)
         return len(found)
-
-    def _on_hint(self, hint: Hint, _about: str) -> None:
-        if hint is Hint.REVIEW:
-            self._wake.set()
 
     async def _remind(self, review: Review, run: Run, now: int) -> None:
         draft = webhooks.human_input(
@@ -90,7 +84,9 @@ class Deadlines:
         after = reviews.expire(review, now)
         if after.decision is not None:
             if await self._store.decide(after, run, runs.resume(run), []):
-                log.info("run %s: task %s is decided by its deadline: %s", run.id, review.task_id, after.decision)
+                log.info(
+                    "run %s: task %s is decided by its deadline: %s", run.id, review.task_id, after.decision
+                )
             return
         tasks = journal.finished_tasks(await self._store.journal(run.id))
         waited = show((now - review.asked_at) // SECOND * SECOND)

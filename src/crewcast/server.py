@@ -12,6 +12,7 @@ import os
 import random
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -23,16 +24,21 @@ from crewcast.config import Settings, token_of
 from crewcast.contract.authentication import Authentication
 from crewcast.contract.kickoff import CrewInputs
 from crewcast.contract.problem import Problem
+from crewcast.contract.terms import ReviewTerms
 from crewcast.contract.webhooks import auth_headers
 from crewcast.core.backoff import SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
 from crewcast.core.keyring import KeyRing
 from crewcast.core.lane import Lane
+from crewcast.core.review import Default
+from crewcast.core.review_link import ReviewLinks
+from crewcast.core.signature import hkdf
 from crewcast.crew import environment
 from crewcast.crew.host import Host
 from crewcast.crew.project import Project
 from crewcast.crew.served import Description, LoadError, ServedCrew, log_file
-from crewcast.crew.worker import Worker, WorkerLimits
+from crewcast.crew.worker import CrewLimits, Worker, WorkerLimits
+from crewcast.deadlines import Deadlines
 from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.sender import Sender, SenderLimits
@@ -71,7 +77,8 @@ async def serve(settings: Settings, projects: Projects, announce: Announce) -> N
         stub_llm = (
             await stack.enter_async_context(_stub_llm(settings)) if settings.values.get("stub_llm") else None
         )
-        node = _Node(settings, store, master, keys, projects, stub_llm, token)
+        links = ReviewLinks(hkdf(master, b"crewcast/reviews/v1"), _public_url(settings, sock))
+        node = _Node(settings, store, master, keys, links, projects, stub_llm, token)
         stack.push_async_callback(node.close)
         await node.recover()
         http = http_server(create_app(node.context))
@@ -124,6 +131,7 @@ class _Node:
         store: SQLiteStore,
         master: bytes,
         keys: KeyRing,
+        links: ReviewLinks,
         projects: Projects,
         stub_llm: str | None,
         token: str,
@@ -144,8 +152,11 @@ class _Node:
             self.crews,
             data,
             clock,
-            WorkerLimits(settings.max_runs, settings.max_event_bytes),
+            worker_limits(settings, list(self.crews)),
+            links,
+            lambda crew: review_terms(settings.of_crew(crew)),
         )
+        self.deadlines = Deadlines(store, clock, links, settings.max_event_bytes)
         egress = egress_policy(settings)
         self.sender = Sender(egress, limits=sender_limits(settings), proxy=settings.proxy)
         self.dispatcher = Dispatcher(
@@ -177,6 +188,9 @@ class _Node:
             default_crew=settings.default_crew,
             check_url=egress.check_url,
             random=os.urandom,
+            links=links,
+            paused_status=settings.paused_status,
+            max_event_bytes=settings.max_event_bytes,
             log_file=lambda run_id: log_file(data, run_id),
             max_body_bytes=settings.max_body_bytes,
             host_names=frozenset({settings.host.lower()}) if dev else None,
@@ -193,6 +207,7 @@ class _Node:
         self.tasks = [
             asyncio.create_task(self.worker.run(), name="worker"),
             asyncio.create_task(self.dispatcher.run(), name="dispatcher"),
+            asyncio.create_task(self.deadlines.run(), name="deadlines"),
             asyncio.create_task(self.retention.run(), name="retention"),
             asyncio.create_task(self.rotations.run(), name="rotations"),
         ]
@@ -234,6 +249,41 @@ class _Node:
         await asyncio.gather(*self.tasks, *self._background, return_exceptions=True)
         await asyncio.gather(*(host.close() for host in self.hosts.values()))
         await self.sender.close()
+
+
+def _public_url(settings: Settings, sock: socket.socket) -> str | None:
+    """Where people reach the server. A laptop's own browser reaches what `dev` listens on; never the Host header."""
+    if settings.public_url is not None or settings.command != "dev":
+        return settings.public_url  # type: ignore[no-any-return]
+    return url_of(sock)
+
+
+def worker_limits(settings: Settings, crews: Sequence[str]) -> WorkerLimits:
+    return WorkerLimits(
+        concurrent_runs=settings.max_runs,
+        max_event_bytes=settings.max_event_bytes,
+        per_token=settings.max_runs_per_token or None,
+        crews={name: _crew_limits(settings.of_crew(name), settings) for name in crews},
+        stop_grace=settings.seconds("stop_grace"),
+    )
+
+
+def _crew_limits(own: Settings, all_crews: Settings) -> CrewLimits:
+    return CrewLimits(
+        attempts=own.max_attempts,
+        stall=own.seconds("stall_timeout") or None,
+        timeout=own.seconds("run_timeout") or None,
+        runs=own.max_runs if own.max_runs < all_crews.max_runs else None,
+    )
+
+
+def review_terms(own: Settings) -> ReviewTerms:
+    return ReviewTerms(
+        timeout=own.seconds("review_timeout") or None,
+        default=Default(own.review_default),
+        remind_every=own.seconds("review_reminder") or None,
+        pass_feedback=own.pass_feedback,
+    )
 
 
 def egress_policy(settings: Settings) -> EgressPolicy:

@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from crewcast.dispatch.egress import host_pattern
 from crewcast.dispatch.proxy import Proxy
@@ -118,4 +119,27 @@ def level(value: Any) -> str:
     found = str(value).lower()
     if found not in ("debug", "info", "warning", "error"):
         raise ValueError("must be debug, info, warning or error")
+    return found
+
+
+def choice(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        found = str(value).strip().lower()
+        if found not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return found
+
+    return parse
+
+
+def switch(value: Any) -> bool:
+    """A flag that is on unless it is said otherwise, so it takes a value."""
+    return flag(value)
+
+
+def public_url(value: Any) -> str:
+    found = text(value).rstrip("/")
+    target = urlsplit(found)
+    if target.scheme not in ("http", "https") or not target.hostname or target.query or target.fragment:
+        raise ValueError("must be where people reach the server, such as https://crews.example.com")
     return found

@@ -123,7 +123,7 @@ async def status(request: Request) -> Response:
     review = await context.store.review(run.id) if run.state is RunState.WAITING else None
     crew = context.crews.get(run.crew)
     total = crew.total_tasks() if crew is not None else None
-    return answer(bodies.status(run, context.clock.now(), last, total, review))
+    return answer(bodies.status(run, context.clock.now(), last, total, review, context.paused_status))
 
 
 def _named(request: Request) -> str | None:

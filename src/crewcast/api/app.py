@@ -70,6 +70,7 @@ class Context:
     seal: Seal
     links: ReviewLinks
     default_crew: str | None = None
+    paused_status: str = "awaiting_human_feedback"
     max_event_bytes: int = 256 * 1024
     max_body_bytes: int = 4 * 1024 * 1024
     host_names: frozenset[str] | None = None

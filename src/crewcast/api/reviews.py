@@ -1,20 +1,17 @@
 """Runs that wait for a person, and runs that somebody ends: decisions, the list of reviews, stops."""
 
-import msgspec
-from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
 from crewcast.api.app import Context, answer, context_of, read_body, run_of
 from crewcast.api.query import PAGE, number
-from crewcast.contract import endings, journal, webhooks
+from crewcast.contract import endings
 from crewcast.contract import resume as resumes
 from crewcast.contract.problem import Problem
 from crewcast.contract.resume import parse_resume
 from crewcast.contract.webhooks import JSON, rfc3339
 from crewcast.core import review as reviews
 from crewcast.core import run as runs
-from crewcast.core.event import Event
 from crewcast.core.lane import Lane
 from crewcast.core.review import Decision, How, Review, ReviewState
 from crewcast.core.run import Run, RunState
@@ -106,8 +103,9 @@ async def stop(request: Request) -> Response:
                 told = "The run stops at its crew's next step, or is ended after a grace time"
                 return answer(_stopped(run, "stopping", told), 202)
         else:
-            after, event = await _ended(context, run, by)
-            if await store.conclude(run, after, [event]):
+            kept = await store.journal(run.id)
+            after, events = endings.unheld(run, by, kept, context.clock.now(), context.max_event_bytes)
+            if await store.conclude(run, after, events):
                 return answer(_stopped(run, "stopped", "The run was stopped; nothing of it was at work"))
         again = await store.run(run.id)
         if again is None:
@@ -132,15 +130,6 @@ def _stopped(run: Run, status: str, message: str) -> JSON:
         "kickoff_id": run.id,
         "execution_id": run.id,
     }
-
-
-async def _ended(context: Context, run: Run, by: str) -> tuple[Run, Event]:
-    """A run that nobody holds, as it is stopped, with its one crew event."""
-    tasks = journal.finished_tasks(await context.store.journal(run.id))
-    meta = msgspec.json.decode(run.meta) if run.meta else None
-    after, draft = endings.stopped(run, by, list(tasks.values()), meta, context.clock.now())
-    event = webhooks.encode(draft, run.id, run.seq + 1, max(1, run.attempt), context.max_event_bytes)
-    return replace(after, seq=run.seq + 1), event
 
 
 async def _meant(context: Context, run: Run, asked: resumes.Resume) -> Review:

@@ -174,7 +174,7 @@ def _state(context: Context, run: Run) -> JSON:
     """What a watcher is told of a run's state: as `/status`, and why it waits if it does."""
     crew = context.crews.get(run.crew)
     now = context.clock.now()
-    state = bodies.status(run, now, None, crew.total_tasks() if crew else None)
+    state = bodies.status(run, now, None, crew.total_tasks() if crew else None, paused=context.paused_status)
     state["crew_state"] = crew.state() if crew else "not served here"
     state.pop("execution_time", None)  # it would move at every look
     if not run.started_at and not run.state.ended:

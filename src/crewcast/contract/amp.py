@@ -12,10 +12,11 @@ from crewcast.core.event import Event
 from crewcast.core.review import Review, ReviewState
 from crewcast.core.run import Run, RunState, seconds
 
+PAUSED = "awaiting_human_feedback"
 STATES = {
     RunState.QUEUED: ("running", "PENDING"),
     RunState.RUNNING: ("running", "STARTED"),
-    RunState.WAITING: ("awaiting_human_feedback", "PAUSED"),
+    RunState.WAITING: (PAUSED, "PAUSED"),
     RunState.COMPLETED: ("completed", "SUCCESS"),
     RunState.FAILED: ("error", "FAILED"),
     RunState.CANCELLED: ("error", "REVOKED"),
@@ -23,12 +24,19 @@ STATES = {
 
 
 def status(
-    run: Run, now: int, crew_event: Event | None, total_tasks: int | None, review: Review | None = None
+    run: Run,
+    now: int,
+    crew_event: Event | None,
+    total_tasks: int | None,
+    review: Review | None = None,
+    paused: str = PAUSED,
 ) -> JSON:
     """The answer of `GET /status/{kickoff_id}`; `crew_event` is the run's last if it has ended, `review` what it
-    waits for.
+    waits for, `paused` the word for that.
     """
     word, state = STATES[run.state]
+    if run.state is RunState.WAITING:
+        word = paused
     total = run.total_tasks if run.total_tasks is not None else total_tasks
     body: JSON = {
         "kickoff_id": run.id,

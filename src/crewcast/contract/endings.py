@@ -1,10 +1,14 @@
 """How a run ends: its state and its one crew event, which belong together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from crewcast.contract import webhooks
+import msgspec
+from msgspec.structs import replace
+
+from crewcast.contract import journal, webhooks
 from crewcast.contract.webhooks import JSON, Draft
 from crewcast.core import run as runs
+from crewcast.core.event import Event
 from crewcast.core.run import Run, RunState
 
 
@@ -27,6 +31,18 @@ def stopped(run: Run, by: str, tasks: Sequence[JSON], meta: JSON | None, now: in
     error = f"stopped by {by}"
     run = runs.end(run, RunState.CANCELLED, now, error=error)
     return run, _draft(run, "error", tasks, meta, now, error=error)
+
+
+def unheld(
+    run: Run, by: str, kept: Mapping[str, bytes], now: int, max_event_bytes: int
+) -> tuple[Run, list[Event]]:
+    """A run that nobody works on, as it is stopped, with its crew event; `kept` is its journal."""
+    meta = msgspec.json.decode(run.meta) if run.meta else None
+    after, draft = stopped(run, by, list(journal.finished_tasks(kept).values()), meta, now)
+    seq = run.seq + 1
+    return replace(after, seq=seq), [
+        webhooks.encode(draft, run.id, seq, max(1, run.attempt), max_event_bytes)
+    ]
 
 
 def _draft(

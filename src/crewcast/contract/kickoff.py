@@ -129,8 +129,8 @@ def parse_subscribers(request: JSON, check_url: UrlCheck, warnings: list[str]) -
         raise invalid(
             HUMAN_INPUT, 'must be an object such as {"url": "https://...", "authentication": {...}}'
         )
-    text = human.get("url")
-    target = webhook_url(f"{HUMAN_INPUT}.url", text, check_url)
+    target = webhook_url(f"{HUMAN_INPUT}.url", human.get("url"), check_url)
+    text: str = human["url"]
     found = {link: (to, channels) for link, to, channels in lanes}
     _, channels = found.get(text, (target, Channel(0)))
     found[text] = (target, channels | Channel.HUMAN_INPUT)

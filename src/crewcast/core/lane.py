@@ -24,6 +24,9 @@ class Lane(Struct, frozen=True, gc=False):
     from then. A lane with `split_of` has one event, which failed in a lane that is not `ordered` and left
     it, so that nothing waits for it.
 
+    `channels` are what the lane hears from now on: none if its subscription has ended. With `ranged` that was
+    otherwise before, and only the store knows which events belong here.
+
     `auth` is the sealed authentication for this URL: never shown, never logged.
     """
 
@@ -48,6 +51,7 @@ class Lane(Struct, frozen=True, gc=False):
     split_of: int | None = None
     total: int = 0
     asked_at: int | None = None
+    ranged: bool = False
 
     @property
     def head_lane_seq(self) -> int:

@@ -58,7 +58,7 @@ class Record:
         return self.run.state.ended or self.paused or not self.held
 
     async def take(self, messages: list[JSON], stopped_by: str | None = None) -> bool:
-        """Commits what the child said; False if the run is not ours any more. A run that was to stop does not wait."""
+        """Commits what the child said; False if the run is not ours any more."""
         run, drafts, kept = self.run, list[Draft](), dict[str, bytes | None]()
         review: Review | None = None
         for message in messages:
@@ -70,15 +70,10 @@ class Record:
                 case "event":
                     run = self._progress(run, message)
                     drafts += self._mapping.drafts(message)
-                case "paused" if stopped_by is None:
+                case "paused":
+                    # One that was to stop does not wait for long: the worker ends it as soon as it hears.
                     run, review, told = self._paused(run, message)
                     drafts += told
-                    break
-                case "paused":
-                    run, draft = endings.stopped(
-                        run, stopped_by, self._tasks(), self._meta, self._clock.now()
-                    )
-                    drafts.append(draft)
                     break
                 case "finished":
                     now = self._clock.now()

@@ -12,14 +12,14 @@ from pathlib import Path
 import msgspec
 
 from crewcast.clock import Clock
-from crewcast.contract import terms
+from crewcast.contract import endings, terms
 from crewcast.contract.terms import ReviewTerms
 from crewcast.contract.webhooks import JSON
 from crewcast.core.backoff import SECOND
 from crewcast.core.errors import StoreError
 from crewcast.core.review import Choice
 from crewcast.core.review_link import ReviewLinks
-from crewcast.core.run import Run
+from crewcast.core.run import Run, RunState
 from crewcast.crew.host import Child
 from crewcast.crew.record import Record, Recording
 from crewcast.crew.served import LoadError, RunJob, ServedCrew, log_file, make_private, storage_folder
@@ -149,10 +149,10 @@ class Worker:
         """Looks for queued runs now: a crew has become ready."""
         self._wake.set()
 
-    def _on_hint(self, hint: Hint, run_id: str) -> None:
+    def _on_hint(self, hint: Hint, _run_id: str) -> None:
         if hint is Hint.QUEUED:
             self._wake.set()
-        elif hint is Hint.STOP and run_id in self._supervised:
+        elif hint is Hint.STOP:
             self._wake_stops.set()
 
     async def _renew(self) -> None:
@@ -173,14 +173,24 @@ class Worker:
         while True:
             await self._clock.wait(self._wake_stops, POLL_EVERY)
             self._wake_stops.clear()
-            if not self._supervised:
-                continue
             try:
-                for run_id, by in await self._store.stops(self._lease_token):
-                    if run_id in self._supervised:
-                        self._supervised[run_id].stop(by)
+                for run_id in await self._store.stops(self._lease_token):
+                    await self._stop(run_id)
             except StoreError as e:
                 log.log(level(e), "stops cannot be read: %s", e)
+
+    async def _stop(self, run_id: str) -> None:
+        run = await self._store.run(run_id)
+        if run is None or run.stop is None:
+            return
+        if run_id in self._supervised:
+            self._supervised[run_id].stop(run.stop)
+        elif run.state in (RunState.QUEUED, RunState.WAITING):
+            # It paused, or was given back, while somebody asked.
+            kept, now = await self._store.journal(run_id), self._clock.now()
+            after, events = endings.unheld(run, run.stop, kept, now, self._limits.max_event_bytes)
+            if await self._store.conclude(run, after, events):
+                await self._forget_storage(run_id)
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         async with self._claiming:

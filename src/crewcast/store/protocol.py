@@ -9,9 +9,10 @@ keeps them): those of one caller are committed in the order of the calls.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Protocol
 
 from msgspec import Struct
@@ -21,7 +22,12 @@ from crewcast.core.event import Channel, Event
 from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
 from crewcast.core.origin import Health
+from crewcast.core.review import Review
 from crewcast.core.run import Run
+from crewcast.store.reviews import ReviewStore
+
+NO_ENTRIES: Mapping[str, bytes | None] = MappingProxyType({})
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,7 @@ class Hint(StrEnum):
     EVENTS = "events"  # a run's log, state or lanes moved on; the run's id
     ORIGIN = "origin"  # an origin's health was reset; the origin
     ROTATED = "rotated"  # new secrets began; their origin, or EVERY_ORIGIN
+    STOP = "stop"  # a running run was asked to stop; the run's id
 
 
 def level(error: StoreError) -> int:
@@ -128,7 +135,7 @@ def level(error: StoreError) -> int:
 HintListener = Callable[[Hint, str], None]
 
 
-class Store(Protocol):
+class Store(ReviewStore, Protocol):
     """One contract suite (`tests/contract/store`) proves every adapter."""
 
     def listen(self, listener: HintListener) -> Callable[[], None]:
@@ -143,9 +150,14 @@ class Store(Protocol):
     # --- runs -------------------------------------------------------------------------------
 
     async def create_run(
-        self, run: Run, lanes: Sequence[Lane], key: IdempotencyKey | None, now: int
+        self,
+        run: Run,
+        lanes: Sequence[Lane],
+        key: IdempotencyKey | None,
+        now: int,
+        journal: Mapping[str, bytes | None] = NO_ENTRIES,
     ) -> Created:
-        """Stores a queued run with its lanes, and the key with it; all or nothing.
+        """Stores a queued run with its lanes and its first `journal`, and the key with it; all or nothing.
 
         A key that was used within the last 24 h (by `now`) gives the earlier run's id and stores nothing,
         also when that run was deleted since. Raises StoreError for an id that is known or was hidden and
@@ -159,24 +171,46 @@ class Store(Protocol):
         """The run, or None. Any text may be asked for."""
 
     async def claim_runs(
-        self, crews: Sequence[str], limit: int, lease_token: str, now: int, lease: int
+        self,
+        crews: Sequence[str],
+        limit: int,
+        lease_token: str,
+        now: int,
+        lease: int,
+        *,
+        per_crew: Mapping[str, int] = NO_LIMITS,
+        per_token: int | None = None,
     ) -> list[Run]:
-        """Leases at most `limit` queued runs of `crews`, the oldest first, and returns them running.
+        """Leases at most `limit` queued runs of `crews`, those of higher priority first, then the oldest, and
+        returns them running, in that order.
 
-        No other claim returns them while the lease holds. See `core.run.claim`.
+        Of a crew that `per_crew` names at most so many are taken in this call. With `per_token`, of one API token
+        no more than so many runs are running in the whole store then. What a limit holds back costs little,
+        however much waits. No other claim returns the runs while the lease holds. See `core.run.claim`.
         """
 
     async def renew_runs(self, lease_token: str, until: int) -> None:
         """Prolongs every running run that is held by `lease_token`."""
 
-    def append(self, run: Run, events: Sequence[Event], lease_token: str) -> asyncio.Future[bool]:
-        """Adds `events` to the log, `run`'s new fields to its row, and work to the lanes: one transaction.
+    def append(
+        self,
+        run: Run,
+        events: Sequence[Event],
+        lease_token: str,
+        journal: Mapping[str, bytes | None] = NO_ENTRIES,
+        review: Review | None = None,
+    ) -> asyncio.Future[bool]:
+        """Adds `events` to the log, `run`'s new fields to its row, work to the lanes, and `journal` to the run's
+        journal (None removes an entry): one transaction.
 
         `run.seq` is the number of the last event after the append. False, and nothing is written, if
         the run is not running under `lease_token` any more or its log has moved on. `events` may be
         empty (progress only). A lane whose channels include an event's gets its `tail` moved and
-        becomes due; a lane that is `fixed` does not. `lease_token`, `attempt`, `crew`, `inputs` and the like are not changed, except that
-        an ended run's lease is cleared.
+        becomes due; a lane that is `fixed` does not. `lease_token`, `attempt`, `crew`, `inputs`, `stop` and the like are not changed,
+        except that the lease of a run that leaves `running` is cleared, and `worked` is then as `run` says.
+
+        `review` is what a run asks that moves to `waiting` with this append: then it is pending. Raises
+        ValueError for one of another run, or not pending, or with another move.
         """
 
     async def running_runs(self) -> list[Run]:

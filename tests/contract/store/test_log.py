@@ -79,12 +79,13 @@ async def test_the_append_that_ends_a_run_gives_its_lease_back(store: Store, sta
     assert await store.claim_runs(["running"], 9, WORKER, NOW, 1) == []
 
 
-@pytest.mark.parametrize("state", [RunState.QUEUED, RunState.WAITING])
-async def test_a_run_that_stops_to_run_is_held_by_nobody(store: Store, state: RunState):
+@pytest.mark.parametrize("move", [runs.requeue, runs.pause])
+async def test_a_run_that_stops_to_run_is_held_by_nobody(store: Store, move):
     run = await running(store)
-    assert await store.append(runs.move(run, state), [], WORKER)
-    found = await store.run(run.id)
-    assert found == replace(run, state=state, lease_token=None, lease_until=None)
+    after = move(run, NOW + 9)
+    assert await store.append(after, [], WORKER)
+    assert (after.lease_token, after.claimed_at, after.worked) == (None, None, 9)
+    assert await store.run(run.id) == after
     again = await store.claim_runs(["running"], 9, "next", NOW + 5, 10)
     assert [r.attempt for r in again] == ([2] if state is RunState.QUEUED else [])
 

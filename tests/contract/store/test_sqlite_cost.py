@@ -43,7 +43,15 @@ TELLS_ALL = {
 }
 # From one to the next in an index that holds nothing else: its first entry is all that is read, or each entry
 # is a result.
-HEADS = {"queued_runs", "running_runs", "hidden_run", "void_leases", "renew_lanes"}
+HEADS = {
+    "queues",
+    "running_of_token",
+    "stops",
+    "running_runs",
+    "hidden_run",
+    "void_leases",
+    "renew_lanes",
+}
 OURS = r"SCAN (?!CONSTANT ROW|json_each|\(subquery|v$|found$|waits$|made$|work$)"
 
 

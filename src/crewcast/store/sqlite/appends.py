@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from crewcast.core.event import Event
+from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
-from crewcast.store.sqlite import rows
+from crewcast.store.protocol import NO_ENTRIES
+from crewcast.store.sqlite import journal, reviews, rows
 from crewcast.store.sqlite.committer import Unheld
+from crewcast.store.sqlite.journal import Entries
 from crewcast.store.sqlite.run_keys import RunKeys
 from crewcast.store.sqlite.session import Session, Values
 
@@ -15,6 +18,8 @@ class Append(NamedTuple):
     run: Run
     events: Sequence[Event]
     lease_token: str
+    journal: Entries = NO_ENTRIES
+    review: Review | None = None
 
 
 def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
@@ -24,9 +29,11 @@ def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
     """
     # The last state of each run is written, guarded by what the log was before the first append.
     latest: dict[str, tuple[Run, int, str]] = {}
-    for run, events, token in values:
+    for run, events, token, _, review in values:
         before = run.seq - len(events)
         _check_dense(run, events, before)
+        if review is not None:
+            reviews.check_asked(run, review)
         earlier = latest.get(run.id)
         if earlier is None:
             latest[run.id] = run, before, token
@@ -52,14 +59,31 @@ def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
         if run.state is RunState.RUNNING:
             progress.append(row)
         else:
-            moves.append((*row, rows.STATE_WORDS[run.state], run.finished_at))
+            moves.append((*row, rows.STATE_WORDS[run.state], run.finished_at, run.worked))
     held = db.write_rows("append_progress", progress) + db.write_rows("append_move", moves)
     if held < len(latest):
         if len(values) == 1:
             return [False]
         raise Unheld
     _append_events(db, keys, values, latest)
+    _append_beside(db, keys, values)
     return [True] * len(values)
+
+
+def log(db: Session, keys: RunKeys, run: Run, events: Sequence[Event], before: int) -> None:
+    """Events of a run that nobody holds, behind number `before`."""
+    _check_dense(run, events, before)
+    _append_events(db, keys, [Append(run, events, "")], {run.id: (run, before, "")})
+
+
+def _append_beside(db: Session, keys: RunKeys, values: Sequence[Append]) -> None:
+    """What few appends bring: entries of the journal, and what a run asks."""
+    entries = [(keys.of(value.run.id), value.journal) for value in values if value.journal]
+    if entries:
+        journal.write(db, entries)
+    for value in values:
+        if value.review is not None:
+            reviews.ask(db, keys.of(value.run.id), value.review)
 
 
 def _append_events(
@@ -69,7 +93,7 @@ def _append_events(
     # The newest event of each run and channel and how many there are, oldest first: a lane takes the last
     # that it listens to.
     newest: dict[tuple[int, int], Values] = {}
-    for run, events, _ in values:
+    for run, events, *_ in values:
         key = keys.of(run.id)
         for event in events:
             row = rows.event_row(key, event)

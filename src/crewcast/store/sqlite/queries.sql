@@ -1,5 +1,6 @@
 -- Every statement of the SQLite store. `$rows` stands for the VALUES of many rows at once; rows of NULLs
--- fill it up to a power of two, so that few statements are prepared, and must match nothing.
+-- fill it up to a power of two, so that few statements are prepared, and must match nothing. `$heard` stands for
+-- whether a past event belongs to a lane: `session.HEARD`.
 
 -- name: key_of_run
 -- The UUID of a run is looked up once per process and run. A hidden run is not found, so that no write does.
@@ -24,13 +25,16 @@ VALUES (:token, :key, :fingerprint, :run_id, :at)
 -- name: create_run
 -- The key is drawn here: its order is the order of creation.
 INSERT INTO run (id, crew, state, created_at, started_at, finished_at, attempt, seq, total_tasks,
-                 completed_tasks, current_task, lease_token, lease_until, error, error_detail)
+                 completed_tasks, current_task, lease_token, lease_until, error, error_detail, continues,
+                 priority, token, stop, worked, claimed_at)
 VALUES (:id, :crew, :state, :created_at, :started_at, :finished_at, :attempt, :seq, :total_tasks,
-        :completed_tasks, :current_task, :lease_token, :lease_until, :error, :error_detail)
+        :completed_tasks, :current_task, :lease_token, :lease_until, :error, :error_detail, :continues,
+        :priority, :token, :stop, :worked, :claimed_at)
 
 -- name: create_kickoff
 -- Apart from `run`, so that an append does not rewrite the inputs.
-INSERT INTO kickoff (run, inputs, meta, options, token) VALUES (:run, :inputs, :meta, :options, :token)
+INSERT INTO kickoff (run, inputs, meta, options, token, max_attempts, timeout)
+VALUES (:run, :inputs, :meta, :options, :token, :max_attempts, :timeout)
 
 -- name: create_lanes
 -- As the kickoff named them, or made later: replays and split lanes.
@@ -39,17 +43,38 @@ INSERT INTO lane (run, number, url, origin, channels, cursor, tail, settled, tri
                   asked_at, born, since)
 SELECT * FROM (VALUES $rows) AS v WHERE v.column1 IS NOT NULL
 
+-- name: queues
+-- From one crew and token to the next, one step of the index each, however many runs of them wait.
+WITH RECURSIVE waits (key) AS (
+    SELECT (SELECT run.key FROM run INDEXED BY run_queued
+            WHERE run.state = 'queued' AND run.hidden = 0 AND run.stop IS NULL
+            ORDER BY run.crew, run.token LIMIT 1)
+    UNION ALL
+    SELECT (SELECT run.key FROM run INDEXED BY run_queued
+            WHERE run.state = 'queued' AND run.hidden = 0 AND run.stop IS NULL
+              AND (run.crew, run.token) > (here.crew, here.token)
+            ORDER BY run.crew, run.token LIMIT 1)
+    FROM waits CROSS JOIN run AS here ON here.key = waits.key
+)
+SELECT run.crew, run.token FROM waits CROSS JOIN run ON run.key = waits.key
+WHERE run.crew IN (SELECT value FROM json_each(:crews))
+
 -- name: queued_runs
--- The oldest first. The index holds queued runs only: finished ones cost nothing here.
-SELECT key FROM run INDEXED BY run_queued
-WHERE state = 'queued' AND hidden = 0 AND crew IN (SELECT value FROM json_each(:crews))
-ORDER BY key LIMIT :limit
+-- Of one crew and token: by priority, then the oldest. The index holds nothing else.
+SELECT priority, key FROM run INDEXED BY run_queued
+WHERE state = 'queued' AND hidden = 0 AND stop IS NULL AND crew = :crew AND token = :token
+ORDER BY priority DESC, key LIMIT :limit
+
+-- name: running_of_token
+-- Only asked where that is limited. As many entries as runs are at work.
+SELECT token, count(*) FROM run INDEXED BY run_running WHERE state = 'running' GROUP BY token
 
 -- name: claim_runs
 -- Repeats core.run.claim; nobody else writes between this and `queued_runs`.
 UPDATE run
-SET state = 'running', attempt = run.attempt + 1, started_at = coalesce(run.started_at, v.column2),
-    lease_token = v.column3, lease_until = v.column4
+SET state = 'running', attempt = run.attempt + (run.continues = 0), continues = 0,
+    started_at = coalesce(run.started_at, v.column2), claimed_at = v.column2, lease_token = v.column3,
+    lease_until = v.column4
 FROM (VALUES $rows) AS v
 WHERE run.key = v.column1 AND run.state = 'queued'
 
@@ -66,7 +91,8 @@ WHERE key = :key AND state = 'running' AND lease_token = :seen
 -- One run with what its kickoff said, in the order of the fields of core.run.Run.
 SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta, kickoff.options,
        kickoff.token, run.started_at, run.finished_at, run.attempt, run.seq, run.total_tasks,
-       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until
+       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until,
+       run.continues, run.priority, run.stop, kickoff.max_attempts, kickoff.timeout, run.worked, run.claimed_at
 FROM run JOIN kickoff ON kickoff.run = run.key
 WHERE run.id = :id AND run.hidden = 0
 
@@ -74,7 +100,8 @@ WHERE run.id = :id AND run.hidden = 0
 -- The same for a run that has just been claimed.
 SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta, kickoff.options,
        kickoff.token, run.started_at, run.finished_at, run.attempt, run.seq, run.total_tasks,
-       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until
+       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until,
+       run.continues, run.priority, run.stop, kickoff.max_attempts, kickoff.timeout, run.worked, run.claimed_at
 FROM run JOIN kickoff ON kickoff.run = run.key
 WHERE run.key = :key
 
@@ -82,7 +109,8 @@ WHERE run.key = :key
 -- By the index of running runs, in the order of creation.
 SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta, kickoff.options,
        kickoff.token, run.started_at, run.finished_at, run.attempt, run.seq, run.total_tasks,
-       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until
+       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until,
+       run.continues, run.priority, run.stop, kickoff.max_attempts, kickoff.timeout, run.worked, run.claimed_at
 FROM run INDEXED BY run_running JOIN kickoff ON kickoff.run = run.key
 WHERE run.state = 'running'
 ORDER BY run.key
@@ -103,9 +131,27 @@ WHERE run.key = v.column1 AND run.lease_token = v.column2 AND run.seq = v.column
 UPDATE run
 SET seq = v.column4, total_tasks = v.column5, completed_tasks = v.column6, current_task = v.column7,
     error = v.column8, error_detail = v.column9, state = v.column10, finished_at = v.column11,
-    lease_token = NULL, lease_until = NULL
+    worked = v.column12, claimed_at = NULL, lease_token = NULL, lease_until = NULL
 FROM (VALUES $rows) AS v
 WHERE run.key = v.column1 AND run.lease_token = v.column2 AND run.seq = v.column3 AND run.state = 'running'
+
+-- name: move_unheld
+-- A run that nobody holds, guarded by what its caller saw. Its attempts and its work stay as they are.
+UPDATE run
+SET state = :state, seq = :seq, total_tasks = :total_tasks, completed_tasks = :completed_tasks,
+    current_task = :current_task, error = :error, error_detail = :error_detail, finished_at = :finished_at,
+    continues = :continues, stop = coalesce(stop, :stop)
+WHERE key = :key AND state = :seen_state AND seq = :seen_seq AND lease_token IS NULL
+
+-- name: request_stop
+-- The first who asks is who is told of. Only somebody at work has to be asked.
+UPDATE run SET stop = :by WHERE key = :key AND state = 'running' AND stop IS NULL
+
+-- name: stops
+-- Of one holder, and of nobody.
+SELECT id FROM run INDEXED BY run_stop
+WHERE stop IS NOT NULL AND finished_at IS NULL AND hidden = 0 AND (lease_token = :token OR lease_token IS NULL)
+ORDER BY key
 
 -- name: append_events
 -- The bodies as they are signed and sent.
@@ -151,22 +197,166 @@ FROM run JOIN event ON event.run = run.key
 WHERE run.id = :id AND run.hidden = 0 AND event.channel & :channel
 ORDER BY event.seq DESC LIMIT 1
 
+-- --- the journal ----------------------------------------------------------------------------
+
+-- name: write_journal
+-- The last value of a name is the one that counts.
+INSERT INTO journal (run, name, value)
+SELECT * FROM (VALUES $rows) AS v WHERE v.column1 IS NOT NULL
+ON CONFLICT (run, name) DO UPDATE SET value = excluded.value
+
+-- name: drop_journal
+-- Entries that a later one has made pointless.
+DELETE FROM journal WHERE id IN (
+    SELECT journal.id FROM (VALUES $rows) AS v
+    CROSS JOIN journal ON journal.run = v.column1 AND journal.name = v.column2
+)
+
+-- name: journal
+-- All of a run: what a child is given.
+SELECT journal.name, journal.value FROM run CROSS JOIN journal ON journal.run = run.key
+WHERE run.id = :id AND run.hidden = 0
+
+-- --- reviews --------------------------------------------------------------------------------
+
+-- name: ask
+-- At the run's move to `waiting`; the schema refuses a second one that is pending.
+INSERT INTO review (run, number, task_id, place, uuid, agent, output, asked_at, expires_at, on_expiry,
+                    remind_every, remind_at, reminders, state, decision, feedback, pass_feedback, decided_at,
+                    decided_by, decided_how, due_at)
+VALUES (:run, :number, :task_id, :place, :uuid, :agent, :output, :asked_at, :expires_at, :on_expiry,
+        :remind_every, :remind_at, :reminders, :state, :decision, :feedback, :pass_feedback, :decided_at,
+        :decided_by, :decided_how, :due_at)
+
+-- name: pending_review
+-- The guard of `decide` and `remind`.
+SELECT number, reminders FROM review INDEXED BY review_pending WHERE run = :run AND state = 'pending'
+
+-- name: settle_review
+-- What a decision, a reminder or an end changes. What was asked stays.
+UPDATE review
+SET remind_at = :remind_at, reminders = :reminders, state = :state, decision = :decision,
+    feedback = :feedback, pass_feedback = :pass_feedback, decided_at = :decided_at, decided_by = :decided_by,
+    decided_how = :decided_how, due_at = :due_at
+WHERE run = :run AND number = :number AND state = 'pending'
+
+-- name: void_review
+-- Of a run that moves on without a decision.
+UPDATE review
+SET state = 'void', remind_at = NULL, due_at = NULL, decided_at = :at, decided_by = :by
+WHERE run = :run AND state = 'pending'
+
+-- name: review
+-- One, or the newest: of a run there are as many as it asked.
+SELECT run.id, review.number, review.task_id, review.place, review.uuid, review.agent, review.output,
+       review.asked_at, review.expires_at, review.on_expiry, review.remind_every, review.remind_at,
+       review.reminders, review.state, review.decision, review.feedback, review.pass_feedback,
+       review.decided_at, review.decided_by, review.decided_how
+FROM run CROSS JOIN review ON review.run = run.key
+WHERE run.id = :id AND run.hidden = 0 AND (:number IS NULL OR review.number = :number)
+ORDER BY review.number DESC LIMIT 1
+
+-- name: pending_reviews
+-- By the index of what waits.
+SELECT review.id, run.id, review.number, review.task_id, review.place, review.uuid, review.agent,
+       review.output, review.asked_at, review.expires_at, review.on_expiry, review.remind_every,
+       review.remind_at, review.reminders, review.state, review.decision, review.feedback,
+       review.pass_feedback, review.decided_at, review.decided_by, review.decided_how
+FROM review INDEXED BY review_open CROSS JOIN run ON run.key = review.run AND run.hidden = 0
+WHERE review.state = 'pending' AND review.id > :after
+ORDER BY review.id LIMIT :limit
+
+-- name: reviews
+-- In the order of asking, through those of other states.
+SELECT review.id, run.id, review.number, review.task_id, review.place, review.uuid, review.agent,
+       review.output, review.asked_at, review.expires_at, review.on_expiry, review.remind_every,
+       review.remind_at, review.reminders, review.state, review.decision, review.feedback,
+       review.pass_feedback, review.decided_at, review.decided_by, review.decided_how
+FROM review CROSS JOIN run ON run.key = review.run AND run.hidden = 0
+WHERE review.id > :after AND (:state IS NULL OR review.state = :state)
+ORDER BY review.id LIMIT :limit
+
+-- name: reviews_of_run
+-- The same of one run.
+SELECT review.id, run.id, review.number, review.task_id, review.place, review.uuid, review.agent,
+       review.output, review.asked_at, review.expires_at, review.on_expiry, review.remind_every,
+       review.remind_at, review.reminders, review.state, review.decision, review.feedback,
+       review.pass_feedback, review.decided_at, review.decided_by, review.decided_how
+FROM run CROSS JOIN review ON review.run = run.key
+WHERE run.id = :id AND run.hidden = 0 AND review.id > :after AND (:state IS NULL OR review.state = :state)
+ORDER BY review.number LIMIT :limit
+
+-- name: due_reviews
+-- The longest due first. The index holds pending ones with a deadline or a reminder only.
+SELECT run.id, review.number, review.task_id, review.place, review.uuid, review.agent, review.output,
+       review.asked_at, review.expires_at, review.on_expiry, review.remind_every, review.remind_at,
+       review.reminders, review.state, review.decision, review.feedback, review.pass_feedback,
+       review.decided_at, review.decided_by, review.decided_how
+FROM review INDEXED BY review_due CROSS JOIN run ON run.key = review.run AND run.hidden = 0
+WHERE review.due_at IS NOT NULL AND review.due_at <= :now
+ORDER BY review.due_at LIMIT :limit
+
+-- name: next_review_due
+-- The head of that index.
+SELECT min(due_at) FROM review INDEXED BY review_due WHERE due_at IS NOT NULL
+
+-- --- subscriptions --------------------------------------------------------------------------
+
+-- name: subscriptions
+-- What the run's live lanes hear from now on.
+SELECT number, url, channels, auth, ranged FROM lane INDEXED BY lane_live
+WHERE run = :run AND replay_of IS NULL AND split_of IS NULL
+ORDER BY number
+
+-- name: hear
+-- From now on; the lane keeps its numbers and what it still has to send.
+UPDATE lane SET channels = :channels, auth = :auth, ranged = max(ranged, :ranged)
+WHERE run = :run AND number = :number
+
+-- name: end_range
+-- What was heard until now.
+UPDATE subscription SET last = :seq WHERE run = :run AND lane = :lane AND last > :seq AND first <= :seq
+
+-- name: drop_range
+-- One in which nothing came.
+DELETE FROM subscription WHERE run = :run AND lane = :lane AND first > :seq
+
+-- name: begin_range
+-- What is heard from now on, or was until now.
+INSERT INTO subscription (run, lane, first, last, channels) VALUES (:run, :lane, :first, :last, :channels)
+
+-- name: mark_ranged
+-- A replay or a split lane has what the lane that it comes from has.
+UPDATE lane SET ranged = 1 WHERE run = :run AND number = :number
+
 -- --- lanes ----------------------------------------------------------------------------------
 
 -- name: lanes
 -- In the order of the fields of core.lane.Lane.
 SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
        lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
+       lane.ranged
 FROM run JOIN lane ON lane.run = run.key
 WHERE run.id = :id AND run.hidden = 0
 ORDER BY lane.number
+
+-- name: lane_events
+-- What a lane sends next, as its row has it now: whoever holds it may know an older one.
+SELECT run.id, event.seq, event.channel, event.type, event.body, event.at, event.run_attempt, event.task_id,
+       event.whole
+FROM run
+CROSS JOIN lane ON lane.run = run.key AND lane.number = :number
+CROSS JOIN event ON event.run = run.key AND event.seq > :after AND event.seq <= :last
+WHERE run.id = :id AND run.hidden = 0 AND $heard
+ORDER BY event.seq LIMIT :limit
 
 -- name: due_lanes
 -- Longest due first. The index holds lanes that wait for a dispatcher only.
 SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
        lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
+       lane.ranged
 FROM lane INDEXED BY lane_due CROSS JOIN run ON run.key = lane.run
 WHERE lane.due_at IS NOT NULL AND lane.due_at <= :now AND lane.lease_token IS NULL AND lane.closed IS NULL
 ORDER BY lane.due_at LIMIT :limit
@@ -175,7 +365,8 @@ ORDER BY lane.due_at LIMIT :limit
 -- The same among the first `look`, passing over busy origins and the surplus of others within the index.
 SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
        lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
+       lane.ranged
 FROM (
     SELECT run, number, due_at, row_number() OVER (PARTITION BY origin ORDER BY due_at) AS place
     FROM (
@@ -221,7 +412,8 @@ ORDER BY due_at LIMIT :limit
 -- The longest due of one origin.
 SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
        lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
+       lane.ranged
 FROM lane INDEXED BY lane_origin CROSS JOIN run ON run.key = lane.run
 WHERE lane.origin = :origin
   AND lane.due_at IS NOT NULL AND lane.due_at <= :now AND lane.lease_token IS NULL AND lane.closed IS NULL
@@ -231,7 +423,8 @@ ORDER BY lane.due_at LIMIT :limit
 -- A lease that has lapsed is none, except to its holder: it may still be at work there.
 SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
        lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at
+       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
+       lane.ranged
 FROM lane INDEXED BY lane_leased CROSS JOIN run ON run.key = lane.run
 WHERE lane.lease_until <= :now AND lane.lease_token IS NOT NULL AND lane.lease_token <> :token
   AND lane.closed IS NULL AND lane.cursor < lane.tail AND lane.due_at <= :now
@@ -300,8 +493,7 @@ INSERT INTO dead_letter (run, lane, seq, at, reason, origin, lane_seq, attempt)
 SELECT lane.run, lane.number, event.seq, :at, lane.closed, lane.origin,
        coalesce(was.lane_seq, lane.settled + row_number() OVER (ORDER BY event.seq)), :attempt
 FROM lane
-JOIN event ON event.run = lane.run AND event.seq > lane.cursor AND event.seq <= lane.tail
-    AND event.channel & lane.channels
+JOIN event ON event.run = lane.run AND event.seq > lane.cursor AND event.seq <= lane.tail AND $heard
 LEFT JOIN dead_letter AS was ON lane.dead_only AND was.run = lane.run AND was.seq = event.seq
     AND was.lane = lane.replay_of AND was.at >= lane.since AND coalesce(was.attempt, 0) <= lane.born
     AND (was.redelivered IS NULL OR was.redelivered > lane.born)
@@ -401,14 +593,14 @@ ORDER BY dead_letter.seq, dead_letter.lane
 
 -- name: replayable
 -- What can be sent again of lanes that are live: all that they have.
-SELECT number, url, origin, channels, auth, ordered, tail, total FROM lane INDEXED BY lane_live
+SELECT number, url, origin, channels, auth, ordered, tail, total, ranged FROM lane INDEXED BY lane_live
 WHERE run = :run AND replay_of IS NULL AND split_of IS NULL AND (:lane IS NULL OR number = :lane)
 ORDER BY number
 
 -- name: place_in_lane
 -- How many of the lane's events there are up to this one, and the last of them: this one, if it is one.
-SELECT count(*), max(seq) FROM event
-WHERE run = :run AND seq <= :seq AND channel & :channels
+SELECT count(*), max(event.seq) FROM lane CROSS JOIN event ON event.run = lane.run AND event.seq <= :seq
+WHERE lane.run = :run AND lane.number = :lane AND $heard
 
 -- name: dead_in_lane
 -- What no replay has delivered yet: how many, the first and the last.
@@ -420,8 +612,8 @@ WHERE run = :run AND lane = :lane AND redelivered IS NULL AND at >= :since AND (
 SELECT coalesce(max(number), 0) FROM lane WHERE run = :run
 
 -- name: born
--- A lane that splits from a replay of dead letters sends what that one sends.
-SELECT born FROM lane WHERE run = :run AND number = :number
+-- A lane that splits from another sends what that one has.
+SELECT born, ranged FROM lane WHERE run = :run AND number = :number
 
 -- name: dead_lane_events
 -- A replay of dead letters: those there were when it was asked for, without what was redelivered until then.
@@ -589,6 +781,23 @@ DELETE FROM lane WHERE run = :run AND number = :number
 -- name: sweep_dead_letters
 -- A slice.
 DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE run = :run LIMIT :limit)
+
+-- name: hide_review
+-- Nobody is asked any more.
+UPDATE review SET state = 'void', remind_at = NULL, due_at = NULL WHERE run = :key AND state = 'pending'
+
+-- name: sweep_journal
+-- A slice.
+DELETE FROM journal WHERE id IN (SELECT id FROM journal WHERE run = :run LIMIT :limit)
+
+-- name: sweep_reviews
+-- A slice.
+DELETE FROM review WHERE id IN (SELECT id FROM review WHERE run = :run LIMIT :limit)
+
+-- name: sweep_subscriptions
+-- A slice.
+DELETE FROM subscription
+WHERE (run, lane, first) IN (SELECT run, lane, first FROM subscription WHERE run = :run LIMIT :limit)
 
 -- name: sweep_events
 -- A slice.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from crewcast.core.lane import Lane
-from crewcast.store.sqlite import rows
+from crewcast.store.sqlite import rows, subscriptions
 from crewcast.store.sqlite.session import Session, Values
 
 
@@ -31,18 +31,17 @@ def redeliver(db: Session, run: int, value: Redeliver, last_attempt: int) -> lis
         ((number,),) = db.all("last_lane", {"run": run})
         made = [replace(lane, number=number + n) for n, lane in enumerate(made, 1)]
         db.write_rows("create_lanes", [rows.lane_row(run, lane, last_attempt, value.since) for lane in made])
+        subscriptions.mark_ranged(db, run, made)
     return made
 
 
 def _replay(db: Session, run: int, value: Redeliver, row: Values) -> Lane | None:
-    number, url, origin, channels, auth, ordered, tail, total = row
+    number, url, origin, channels, auth, ordered, tail, total, ranged = row
     if value.target is not None:
         url, origin = value.target
     if value.target is not None or value.auth is not None:
         auth = value.auth
-    found = _range(
-        db, {"run": run, "lane": number, "seq": value.seq, "channels": channels}, value, tail, total
-    )
+    found = _range(db, {"run": run, "lane": number, "seq": value.seq}, value, tail, total)
     if found is None:
         return None
     cursor, tail, settled, total = found
@@ -62,6 +61,7 @@ def _replay(db: Session, run: int, value: Redeliver, row: Values) -> Lane | None
         ordered=bool(ordered),
         auth=auth,
         asked_at=value.now,
+        ranged=bool(ranged),
     )
 
 

@@ -8,6 +8,9 @@ from crewcast.store.protocol import Removal
 from crewcast.store.sqlite.run_keys import RunKeys
 from crewcast.store.sqlite.session import Session
 
+# In this order; of a run that nobody ever asked anything, the first two are none.
+_ROWS = ("sweep_journal", "sweep_reviews", "sweep_dead_letters", "sweep_events", "sweep_kickoff", "sweep_run")
+
 
 class Expire(NamedTuple):
     run_ids: Sequence[str]
@@ -38,6 +41,7 @@ def hide(db: Session, keys: RunKeys, run_id: str) -> Removal:
 def _let_go(db: Session, keys: RunKeys, run_id: str, key: int) -> None:
     """Nobody holds anything of the run any more, and no write finds its key."""
     db.write("hide_lanes", {"key": key})
+    db.write("hide_review", {"key": key})
     keys.forget(run_id)
 
 
@@ -54,14 +58,14 @@ def sweep(db: Session, limit: int, last_attempt: int) -> int:
 
 def _sweep_run(db: Session, run: int, limit: int, last_attempt: int) -> int:
     """What nothing else names any more goes first; the run's own row goes last."""
-    removed = 0
+    removed = db.write("sweep_subscriptions", {"run": run, "limit": limit})
     while removed < limit:
         lane = db.first("first_lane", {"run": run})
         if lane is None:
             break
         number, last = lane
         removed += _sweep_lane(db, run, number, last, limit - removed, last_attempt)
-    for name in ("sweep_dead_letters", "sweep_events", "sweep_kickoff", "sweep_run"):
+    for name in _ROWS:
         if removed < limit:
             removed += db.write(name, {"run": run, "limit": limit - removed})
     return removed

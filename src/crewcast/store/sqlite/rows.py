@@ -6,6 +6,7 @@ from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Attempt, Lane, Verdict
 from crewcast.core.origin import Breaker, Health
 from crewcast.core.outcome import Outcome
+from crewcast.core.review import Choice, Default, How, Review, ReviewState
 from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import DeadLetter
 from crewcast.store.sqlite.session import Values
@@ -18,6 +19,7 @@ _CHANNELS = [Channel(bits) for bits in range(1 << len(Channel))]
 
 def run_from(row: Values) -> Run:
     run_id, crew, state, *rest = row
+    rest[16] = bool(rest[16])  # continues
     return Run(run_id, crew, RunState(state), *rest)
 
 
@@ -38,7 +40,54 @@ def run_columns(run: Run) -> dict[str, Any]:
         "lease_until": run.lease_until,
         "error": run.error,
         "error_detail": run.error_detail,
+        "continues": int(run.continues),
+        "priority": run.priority,
+        "token": run.token,
+        "stop": run.stop,
+        "worked": run.worked,
+        "claimed_at": run.claimed_at,
     }
+
+
+def review_from(row: Values) -> Review:
+    values = list(row)
+    values[9] = None if row[9] is None else Default(row[9])
+    values[13] = ReviewState(row[13])
+    values[14] = None if row[14] is None else Choice(row[14])
+    values[16] = bool(row[16])  # pass_feedback
+    values[19] = None if row[19] is None else How(row[19])
+    return Review(*values)
+
+
+def review_columns(run: int, review: Review) -> dict[str, Any]:
+    """As plain strings, also where the caller gave one for a member of an enumeration."""
+    return {
+        "run": run,
+        "number": review.number,
+        "task_id": review.task_id,
+        "place": review.index,
+        "uuid": review.uuid,
+        "agent": review.agent,
+        "output": review.output,
+        "asked_at": review.asked_at,
+        "expires_at": review.expires_at,
+        "on_expiry": _plain(review.default),
+        "remind_every": review.remind_every,
+        "remind_at": review.remind_at,
+        "reminders": review.reminders,
+        "state": _plain(review.state),
+        "decision": _plain(review.decision),
+        "feedback": review.feedback,
+        "pass_feedback": int(review.pass_feedback),
+        "decided_at": review.decided_at,
+        "decided_by": review.decided_by,
+        "decided_how": _plain(review.decided_how),
+        "due_at": review.due_at,
+    }
+
+
+def _plain(word: str | None) -> str | None:
+    return None if word is None else str(word)
 
 
 def event_from(row: Values) -> Event:
@@ -67,6 +116,7 @@ def channels_from(bits: int) -> Channel:
 def lane_from(row: Values) -> Lane:
     run_id, number, url, origin, channels, *rest = row
     rest[9:11] = map(bool, rest[9:11])  # dead_only, ordered
+    rest[16] = bool(rest[16])  # ranged
     return Lane(run_id, number, url, origin, _CHANNELS[channels], *rest)
 
 

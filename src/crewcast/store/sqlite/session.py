@@ -32,9 +32,18 @@ def parse_queries(text: str) -> dict[str, str]:
     return queries
 
 
+# Whether `event`, which was committed before, belongs to `lane`. What a lane heard is told by its ranges if that
+# ever changed; a replay and a split lane have those of the lane that they come from.
+HEARD = """iif(lane.ranged = 0, event.channel & lane.channels, EXISTS (
+    SELECT 1 FROM subscription AS heard
+    WHERE heard.run = lane.run AND heard.lane = coalesce(lane.replay_of, lane.split_of, lane.number)
+      AND heard.first <= event.seq AND heard.last >= event.seq AND heard.channels & event.channel))"""
+
+
 @cache
 def load_queries() -> dict[str, str]:
-    return parse_queries(resources.files(__package__).joinpath("queries.sql").read_text())
+    text = resources.files(__package__).joinpath("queries.sql").read_text()
+    return {name: sql.replace("$heard", HEARD) for name, sql in parse_queries(text).items()}
 
 
 class Session:

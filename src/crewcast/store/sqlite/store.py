@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -11,8 +11,11 @@ from crewcast.core.event import Channel, Event
 from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
 from crewcast.core.origin import Health
+from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import (
+    NO_ENTRIES,
+    NO_LIMITS,
     Created,
     DeadLane,
     DeadLetter,
@@ -36,15 +39,17 @@ from crewcast.store.sqlite.connection import (
     open_folder,
 )
 from crewcast.store.sqlite.origins import Reset
+from crewcast.store.sqlite.queue import Claim
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.replays import Redeliver
 from crewcast.store.sqlite.retention import Expire
+from crewcast.store.sqlite.reviews import Conclude, Decide, Remind
 from crewcast.store.sqlite.tail import Tail
+from crewcast.store.sqlite.waiting import Waiting
 from crewcast.store.sqlite.writes import (
     KEYS_KEPT_FOR,
     Adopt,
     Bind,
-    Claim,
     ClaimLanes,
     NewRun,
     Park,
@@ -60,7 +65,7 @@ LAST_TEXT = "\U0010ffff"  # no origin sorts after it
 LARGEST = (1 << 63) - 1
 
 
-class SQLiteStore:
+class SQLiteStore(Waiting):
     """Implements `protocol.Store`; the promises are told there."""
 
     def __init__(self, file: Path, lock: FolderLock, writes: Writes, on_death: Callable[[], None]) -> None:
@@ -68,6 +73,9 @@ class SQLiteStore:
         self._writes = writes
         self._reader = Reader(file)
         self._tail = Tail()
+        # Runs whose subscriptions changed since this process began: a lane that was claimed before does not say
+        # so. Those that are known to have changed earlier do.
+        self._changed: set[str] = set()
         self._listeners: list[HintListener] = []
         self._closing = False
         self.committer = Committer(
@@ -126,6 +134,8 @@ class SQLiteStore:
             self._tail.add(run.id, write.value.events)
             moved = (Hint.EVENTS, run.id)
             return [moved, (Hint.QUEUED, run.id)] if run.state is RunState.QUEUED else [moved]
+        if verb in (writes.decide, writes.remind, writes.conclude):
+            return self._moved(write.value) if result else []
         if verb is writes.create_run and not result.replayed:
             return [(Hint.QUEUED, result.run_id)]
         if verb is writes.claim_runs:
@@ -134,6 +144,12 @@ class SQLiteStore:
             return [(Hint.EVENTS, write.value.run_id)]
         if verb is writes.reset_origin:
             return [(Hint.ORIGIN, write.value.origin)]
+        return self._seldom_hints(write)
+
+    def _seldom_hints(self, write: Write) -> list[tuple[Hint, str]]:
+        verb, result, writes = write.verb, write.result, self._writes
+        if verb is writes.request_stop and result is not None and result.state is RunState.RUNNING:
+            return [(Hint.STOP, result.id)]
         if verb is writes.rotate and result is not None:
             return [(Hint.ROTATED, result.origin)]
         hidden: list[str] = []
@@ -143,14 +159,28 @@ class SQLiteStore:
             hidden = [write.value]
         for run_id in hidden:
             self._tail.forget(run_id)
+            self._changed.discard(run_id)
         return [(Hint.EVENTS, run_id) for run_id in hidden]
+
+    def _moved(self, value: Decide | Remind | Conclude) -> list[tuple[Hint, str]]:
+        run_id = value.after.id
+        if isinstance(value, Decide) and value.subscriptions is not None:
+            self._changed.add(run_id)
+        self._tail.add(run_id, value.events)
+        moved = [(Hint.EVENTS, run_id)]
+        return [*moved, (Hint.QUEUED, run_id)] if value.after.state is RunState.QUEUED else moved
 
     # --- runs -------------------------------------------------------------------------------
 
     async def create_run(
-        self, run: Run, lanes: Sequence[Lane], key: IdempotencyKey | None, now: int
+        self,
+        run: Run,
+        lanes: Sequence[Lane],
+        key: IdempotencyKey | None,
+        now: int,
+        journal: Mapping[str, bytes | None] = NO_ENTRIES,
     ) -> Created:
-        return await self.committer.put(self._writes.create_run, NewRun(run, lanes, key, now))
+        return await self.committer.put(self._writes.create_run, NewRun(run, lanes, key, now, journal))
 
     async def earlier(self, key: IdempotencyKey, now: int) -> Created | None:
         wanted = {"token": key.token, "key": key.key, "since": now - KEYS_KEPT_FOR}
@@ -165,16 +195,31 @@ class SQLiteStore:
         return rows.run_from(found[0]) if found else None
 
     async def claim_runs(
-        self, crews: Sequence[str], limit: int, lease_token: str, now: int, lease: int
+        self,
+        crews: Sequence[str],
+        limit: int,
+        lease_token: str,
+        now: int,
+        lease: int,
+        *,
+        per_crew: Mapping[str, int] = NO_LIMITS,
+        per_token: int | None = None,
     ) -> list[Run]:
-        claim = Claim(limit, lease_token, now, now + lease, crews)
+        claim = Claim(limit, lease_token, now, now + lease, crews, per_crew, per_token)
         return await self.committer.put(self._writes.claim_runs, claim)
 
     async def renew_runs(self, lease_token: str, until: int) -> None:
         await self.committer.put(self._writes.renew_runs, Renew(lease_token, until))
 
-    def append(self, run: Run, events: Sequence[Event], lease_token: str) -> asyncio.Future[bool]:
-        return self.committer.put(self._writes.append, Append(run, events, lease_token))
+    def append(
+        self,
+        run: Run,
+        events: Sequence[Event],
+        lease_token: str,
+        journal: Mapping[str, bytes | None] = NO_ENTRIES,
+        review: Review | None = None,
+    ) -> asyncio.Future[bool]:
+        return self.committer.put(self._writes.append, Append(run, events, lease_token, journal, review))
 
     async def running_runs(self) -> list[Run]:
         return [rows.run_from(row) for row in await self._reader.all("running_runs", {})]
@@ -225,9 +270,21 @@ class SQLiteStore:
             page = {"id": lane.run_id, "number": lane.number, "after": lane.cursor, "limit": limit}
             found = await self._reader.all("dead_lane_events", page)
             return [(row[0], rows.event_from(row[1:])) for row in found]
-        events = await self.events(lane.run_id, lane.cursor, limit, lane.channels)
-        if lane.fixed:
-            events = [event for event in events if event.seq <= lane.tail]
+        last = lane.tail if lane.fixed else LARGEST
+        events = None
+        if not lane.ranged and lane.run_id not in self._changed:
+            events = self._tail.after(lane.run_id, lane.cursor, limit, lane.channels)
+        if events is None:
+            page = {
+                "id": lane.run_id,
+                "number": lane.number,
+                "after": lane.cursor,
+                "last": last,
+                "limit": limit,
+            }
+            events = [rows.event_from(row) for row in await self._reader.all("lane_events", page)]
+        elif lane.fixed:
+            events = [event for event in events if event.seq <= last]
         return list(enumerate(events, lane.settled + 1))
 
     async def renew_lanes(self, lease_token: str, until: int) -> None:

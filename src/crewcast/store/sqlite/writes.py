@@ -1,6 +1,5 @@
 """The verbs that write, for the committer: the values of many callers, a handful of statements."""
 
-import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,10 +12,21 @@ from crewcast.core.generation import Rotation, Rotations
 from crewcast.core.lane import Lane, Verdict
 from crewcast.core.run import Run
 from crewcast.store.protocol import Created, IdempotencyKey, Settlement
-from crewcast.store.sqlite import appends, origins, replays, retention, rows
+from crewcast.store.sqlite import (
+    appends,
+    journal,
+    origins,
+    queue,
+    replays,
+    retention,
+    reviews,
+    rows,
+    subscriptions,
+)
 from crewcast.store.sqlite.appends import Append
 from crewcast.store.sqlite.claims import due_lanes
 from crewcast.store.sqlite.committer import R, Unheld, V, Verb
+from crewcast.store.sqlite.journal import Entries
 from crewcast.store.sqlite.run_keys import RunKeys
 from crewcast.store.sqlite.session import Session, Values
 
@@ -28,14 +38,7 @@ class NewRun(NamedTuple):
     lanes: Sequence[Lane]
     key: IdempotencyKey | None
     now: int
-
-
-class Claim(NamedTuple):
-    limit: int
-    lease_token: str
-    now: int
-    until: int
-    crews: Sequence[str] = ()
+    journal: Entries
 
 
 class Adopt(NamedTuple):
@@ -98,13 +101,18 @@ class Writes:
         self.reset_origin = Verb(3, _each(partial(origins.reset, self._db)))
         self.void_leases = Verb(3, _each(self._void_leases))
         self.adopt = Verb(3, _each(self._adopt))
+        log = partial(appends.log, self._db, self._keys)
+        self.decide = Verb(3, _each(partial(reviews.decide, self._db, self._keys, log)))
+        self.remind = Verb(3, _each(partial(reviews.remind, self._db, self._keys, log)))
+        self.conclude = Verb(3, _each(partial(reviews.conclude, self._db, self._keys, log)))
+        self.request_stop = Verb(3, _each(partial(reviews.request_stop, self._db, self._keys)))
         self.renew_runs = Verb(4, _each(self._renew_runs))
         self.renew_lanes = Verb(4, _each(self._renew_lanes))
         self.expire = Verb(4, _each(partial(retention.expire, self._db, self._keys)))
         self.delete_run = Verb(4, _each(partial(retention.hide, self._db, self._keys)))
         self.rotate = Verb(4, _each(self._rotate))
         self.bind_key = Verb(4, _each(self._bind_key))
-        self.claim_runs = Verb(5, _each(self._claim_runs))
+        self.claim_runs = Verb(5, _each(partial(queue.claim, self._db)))
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
         self.sweep = Verb(6, _each(self._sweep))
 
@@ -116,7 +124,7 @@ class Writes:
     # --- runs -------------------------------------------------------------------------------
 
     def _create_run(self, value: NewRun) -> Created:
-        run, lanes, key, now = value
+        run, lanes, key, now, entries = value
         if key is not None:
             since = now - KEYS_KEPT_FOR
             earlier = self._db.first("remembered_key", {"token": key.token, "key": key.key, "since": since})
@@ -142,16 +150,14 @@ class Writes:
                 "meta": run.meta,
                 "options": run.options,
                 "token": run.token,
+                "max_attempts": run.max_attempts,
+                "timeout": run.timeout,
             },
         )
         self._db.write_rows("create_lanes", [rows.lane_row(number, lane) for lane in lanes])
+        if entries:
+            journal.write(self._db, [(number, entries)])
         return Created(run.id)
-
-    def _claim_runs(self, value: Claim) -> list[Run]:
-        wanted = {"crews": json.dumps(list(value.crews)), "limit": value.limit}
-        keys = [key for (key,) in self._db.all("queued_runs", wanted)]
-        self._db.write_rows("claim_runs", [(key, value.now, value.lease_token, value.until) for key in keys])
-        return [rows.run_from(row) for key in keys for row in self._db.all("run_by_key", {"key": key})]
 
     def _renew_runs(self, value: Renew) -> None:
         self._db.write("renew_runs", {"token": value.lease_token, "until": value.until})
@@ -267,10 +273,10 @@ class Writes:
     def _split(self, lane: Lane, apart: Lane) -> None:
         key = self._key(lane.run_id)
         ((number,),) = self._db.all("last_lane", {"run": key})
-        born = None
-        if apart.dead_only:
-            ((born,),) = self._db.all("born", {"run": key, "number": lane.number})
-        self._db.write_rows("create_lanes", [rows.lane_row(key, replace(apart, number=number + 1), born)])
+        ((born, ranged),) = self._db.all("born", {"run": key, "number": lane.number})
+        made = replace(apart, number=number + 1, ranged=bool(ranged))
+        self._db.write_rows("create_lanes", [rows.lane_row(key, made, born if apart.dead_only else None)])
+        subscriptions.mark_ranged(self._db, key, [made])
 
     def _release_lane(self, value: Release) -> None:
         lane, now = value

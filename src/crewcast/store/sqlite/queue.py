@@ -1,0 +1,52 @@
+"""Which queued runs a worker gets, without looking at all those that it may not take."""
+
+import json
+from collections.abc import Mapping, Sequence
+from heapq import merge
+from typing import NamedTuple
+
+from crewcast.core.run import Run
+from crewcast.store.sqlite import rows
+from crewcast.store.sqlite.session import Session
+
+
+class Claim(NamedTuple):
+    limit: int
+    lease_token: str
+    now: int
+    until: int
+    crews: Sequence[str]
+    per_crew: Mapping[str, int]
+    per_token: int | None
+
+
+def claim(db: Session, value: Claim) -> list[Run]:
+    keys = _chosen(db, value)
+    db.write_rows("claim_runs", [(key, value.now, value.lease_token, value.until) for key in keys])
+    return [rows.run_from(row) for key in keys for row in db.all("run_by_key", {"key": key})]
+
+
+def _chosen(db: Session, value: Claim) -> list[int]:
+    """The keys of the runs to be taken. The runs of one crew and token queue by themselves, and of each queue
+    only as many are looked at as could be taken.
+    """
+    running: dict[str, int] = {} if value.per_token is None else dict(db.all("running_of_token", {}))
+    free_of_crew = {crew: min(value.limit, value.per_crew.get(crew, value.limit)) for crew in value.crews}
+    free_of_token: dict[str, int] = {}
+    queues = []
+    for crew, token in db.all("queues", {"crews": json.dumps(list(value.crews))}):
+        most = value.limit if value.per_token is None else value.per_token - running.get(token, 0)
+        free_of_token[token] = most
+        look = min(most, free_of_crew[crew])
+        if look > 0:
+            found = db.all("queued_runs", {"crew": crew, "token": token, "limit": look})
+            queues.append([(-priority, key, crew, token) for priority, key in found])
+    chosen: list[int] = []
+    for _, key, crew, token in merge(*queues):
+        if len(chosen) >= value.limit:
+            break
+        if free_of_crew[crew] > 0 and free_of_token[token] > 0:
+            free_of_crew[crew] -= 1
+            free_of_token[token] -= 1
+            chosen.append(key)
+    return chosen
