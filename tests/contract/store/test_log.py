@@ -87,7 +87,7 @@ async def test_a_run_that_stops_to_run_is_held_by_nobody(store: Store, move):
     assert (after.lease_token, after.claimed_at, after.worked) == (None, None, 9)
     assert await store.run(run.id) == after
     again = await store.claim_runs(["running"], 9, "next", NOW + 5, 10)
-    assert [r.attempt for r in again] == ([2] if state is RunState.QUEUED else [])
+    assert [r.attempt for r in again] == ([2] if after.state is RunState.QUEUED else [])
 
 
 # --- guards ---------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ from itertools import count
 from msgspec.structs import replace
 
 from crewcast.core import ids
+from crewcast.core import review as reviews
 from crewcast.core import run as runs
 from crewcast.core.backoff import RetryPolicy
 from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Attempt, Lane, Verdict, settle
 from crewcast.core.outcome import Outcome
+from crewcast.core.review import Decision, How, Review
 from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import Hint, Settlement, Store
 
@@ -26,6 +28,8 @@ ALL = Channel(31)
 OK = Outcome("ok", 200, duration=1200)
 BUSY = Outcome("status:503", 503, retry_after=9 * SECOND, duration=10, detail="try later")
 GONE = Outcome("status:410", 410)
+APPROVE = Decision(True, "", "kim", How.API)
+REJECT = Decision(False, "Shorter, please.", "lee", How.LINK)
 AT_ONCE = RetryPolicy(short_schedule=(), give_up_after=0)
 URL = "https://a.example/hook"
 _serial = count(1)
@@ -80,6 +84,48 @@ async def ended(store: Store, run: Run, at: int = NOW) -> Run:
     after = replace(runs.end(run, RunState.COMPLETED, at), seq=run.seq + 1)
     assert await store.append(after, [event(run, after.seq, Channel.CREW, at)], WORKER)
     return after
+
+
+def question(run: Run, number: int = 1, at: int = NOW, **fields) -> Review:
+    """What `run` asks; `fields` are the review's."""
+    plain = Review(run.id, number, "task-1", 2, "uuid-1", "Writer", "A draft.", at)
+    return reviews.ask(replace(plain, **fields))
+
+
+async def paused(store: Store, run: Run, number: int = 1, at: int = NOW, **fields) -> tuple[Run, Review]:
+    """A running run after it paused with an event of its task and this question."""
+    asked = question(run, number, at, **fields)
+    after = replace(runs.pause(run, at), seq=run.seq + 1)
+    assert await store.append(after, [event(run, after.seq, Channel.TASK, at)], WORKER, review=asked)
+    return after, asked
+
+
+async def waiting(store: Store, *lanes: Channel, **fields) -> tuple[Run, Review]:
+    """A run that waits for a person after one event, with a lane for each of `lanes`."""
+    return await paused(store, await running(store, *lanes), **fields)
+
+
+async def decided(
+    store: Store,
+    run: Run,
+    asked: Review,
+    *channels: Channel,
+    decision: Decision = APPROVE,
+    now: int = NOW,
+    subscriptions: Sequence[Lane] | None = None,
+) -> Run:
+    """The run queued to go on, with an event for each of `channels`."""
+    after = replace(runs.resume(run), seq=run.seq + len(channels))
+    events = [event(run, run.seq + n, channel, now) for n, channel in enumerate(channels, 1)]
+    done = reviews.decide(asked, decision, now)
+    assert await store.decide(done, run, after, events, subscriptions)
+    return after
+
+
+async def goes_on(store: Store, run: Run, now: int = NOW) -> Run:
+    """The queued run, claimed again."""
+    claimed = {one.id: one for one in await store.claim_runs([run.crew], 99, WORKER, now, LEASE)}
+    return claimed[run.id]
 
 
 async def delivered(store: Store, lane: Lane, *seqs: int, outcome: Outcome = OK, now: int = NOW) -> Lane:
