@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from .channel import Channel
 from .flows import Methods, asks_at_terminal
@@ -31,6 +31,24 @@ PLAN_FUNCTION = "create_reasoning_plan"
 class Refused(BaseException):
     """Ends a run that a server cannot go on with. No Exception: CrewAI would have the agent try again."""
 
+    kind = "refused"
+
+
+class Record(Protocol):
+    """What a run keeps for a process that goes on with it."""
+
+    def asks(self, crew: Any) -> bool:
+        """Whether the people who this crew asks are asked."""
+
+    def begun(self, crew: Any, event: Any) -> None:
+        """The run's crew was kicked off."""
+
+    def beside(self, kind: str, source: Any, fields: Fields) -> Fields | None:
+        """What is committed together with this line."""
+
+    def resumes(self, task_id: str) -> bool:
+        """Whether the beginning of this task was told by an earlier process."""
+
 
 class Sink:
     """Hears every event. It raises nothing but Refused: CrewAI would take that for the agent's failure and try again.
@@ -41,11 +59,18 @@ class Sink:
     """
 
     def __init__(
-        self, channel: Channel, book: TaskBook, flow: Any = None, refuse: Callable[[str], None] | None = None
+        self,
+        channel: Channel,
+        book: TaskBook,
+        flow: Any = None,
+        refuse: Callable[[Refused], None] | None = None,
+        watch: Callable[[Any, Any], None] | None = None,
+        record: Record | None = None,
     ) -> None:
         self.book = book
         self.flow = flow
-        self.refusal: str | None = None
+        self.record = record
+        self.refusal: Refused | None = None
         self.methods = Methods(book)
         self.calls = OpenCalls()
         self._channel = channel
@@ -53,10 +78,17 @@ class Sink:
         self._order = threading.RLock()
         self._over = False
         self._refuse = refuse
+        self._watch = watch
 
     def __call__(self, source: Any, event: Any) -> None:
         if self.refusal is not None:
-            raise Refused(self.refusal)
+            raise Refused(str(self.refusal))
+        if self._watch is not None:
+            try:
+                self._watch(source, event)
+            except Refused as refused:
+                self.end(refused)
+                raise
         extract = EXTRACTORS.get(event.type)
         if extract is None or self._channel.closed:
             return
@@ -65,9 +97,12 @@ class Sink:
             with self._order:
                 fields = None if self._over else extract(self, source, event)
                 if fields is not None:
-                    number = self._send(fields.pop("type", event.type), fields)
+                    kind = fields.pop("type", event.type)
+                    if self.record is not None:
+                        fields["journal"] = self.record.beside(kind, source, fields)
+                    number = self._send(kind, fields)
         except Refused as refused:
-            self._end(refused)
+            self.end(refused)
             raise
         except Exception:
             sys.stderr.write("crewcast: an event of CrewAI could not be read\n")
@@ -123,13 +158,14 @@ class Sink:
                 self.book.end(task_id)
             return self.book.finished()
 
-    def _end(self, refused: Refused) -> None:
+    def end(self, refused: Refused) -> None:
+        """The run ends here, whatever the project makes of what is raised."""
         with self._order:
             if self.refusal is None:
-                self.refusal = str(refused)
+                self.refusal = refused
                 self.close("the run ended before the tool did", completed=False)
                 if self._refuse is not None:
-                    self._refuse(self.refusal)
+                    self._refuse(refused)
 
     def abandon_calls(self, task_id: str | None, reason: str) -> None:
         """Give the calls that will never end (of one task, or of all) a result."""
@@ -170,11 +206,13 @@ def listen(sink: Sink) -> None:
         bus_class.aemit = aemit_and_tell
 
 
-def _crew_kickoff_started(sink: Sink, source: Any, _event: Any) -> Fields | None:
+def _crew_kickoff_started(sink: Sink, source: Any, event: Any) -> Fields | None:
     """A crew of the flow: its tasks are the run's, unless a tool runs it."""
     sink.methods.enter_crew()
     reviewed = [text(task.name or task.description) for task in source.tasks if task.human_input]
-    if reviewed:
+    if sink.record is not None:
+        sink.record.begun(source, event)
+    if reviewed and not (sink.record is not None and sink.record.asks(source)):
         raise Refused("human_input=True is not supported yet; it is set on: " + ", ".join(reviewed))
     if sink.flow is None or sink.nested():
         return None
@@ -256,7 +294,9 @@ def _task_started(sink: Sink, source: Any, event: Any) -> Fields | None:
         # A crew inside a tool has tasks of its own, which are nobody's business.
         return None
     agent = role_of(getattr(source, "agent", None))
-    return {"task_id": task_id, "agent": agent} if sink.book.start(task_id, agent) else None
+    if not sink.book.start(task_id, agent) or (sink.record is not None and sink.record.resumes(task_id)):
+        return None
+    return {"task_id": task_id, "agent": agent}
 
 
 def _task_completed(sink: Sink, source: Any, event: Any) -> Fields | None:
