@@ -198,3 +198,170 @@ def build():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_crew_is_approved_as_at_a_terminal(review, shape):
     review(SHAPES[shape], *[approve()] * SHAPES[shape].count("human_input="), inputs={"topic": "bees"})
+
+
+def test_a_guardrail_that_sends_the_agent_back_asks_the_person_again(review):
+    run = review(
+        """
+def check(output):
+    note("guardrail", output.raw)
+    return (True, output.raw) if "good" in output.raw else (False, "not good")
+def build():
+    writer = worker(answer("bad"), answer("good"), answer("b"))
+    return crew(task(writer, "draft", human_input=True, guardrail=check), task(writer, "b"))
+""",
+        approve(),
+        approve(),
+    )
+    assert run.effects == [["guardrail", "bad"], ["guardrail", "good"]]
+    assert [lines[-1].get("output") for lines in run.processes] == ["bad", "good", "b"]
+
+
+def test_a_guardrail_has_its_retries_once_over_all_processes(review):
+    run = review.apart(
+        """
+def check(output):
+    note("guardrail", output.raw)
+    return False, "not good"
+def build():
+    return crew(task(worker(*[answer("bad")] * 9), "draft", human_input=True, guardrail=check, guardrail_max_retries=2))
+""",
+        approve(),
+        approve(),
+        approve(),
+    )
+    # The answer and two more; the message of CrewAI counts the retries of the last process.
+    assert len(run.calls) == len(run.effects) == 3
+    assert (run.last["op"], run.last["kind"]) == ("failed", "crew")
+    assert "Task failed guardrail validation" in run.last["error"]
+
+
+def test_a_tool_that_may_be_used_once_is_used_up_in_the_next_process(review):
+    run = review(
+        """
+@tool("Once", max_usage_count=1)
+def limited(word: str) -> str:
+    "Look a word up once."
+    note("limited", word)
+    return word
+def build():
+    writer = worker([call("once", word="a")], "a draft", [call("once", "call_2", word="b")], "another", native=True, tools=[limited])
+    return crew(task(writer, "draft", human_input=True))
+""",
+        reject("again"),
+        approve(),
+    )
+    assert run.effects == [["limited", "a"]]
+
+
+def test_an_agent_that_plans_does_not_plan_again(review):
+    run = review(
+        """
+from crewai.agent.planning_config import PlanningConfig
+plan = json.dumps({"plan": "think", "steps": [], "ready": True})
+def build():
+    writer = worker([call("create_reasoning_plan", plan="think", steps=[], ready=True)], answer("a draft"), answer("a better one"),
+                    planning_config=PlanningConfig(max_attempts=1), native=True)
+    return crew(task(writer, "draft", human_input=True))
+""",
+        reject("longer"),
+        approve(),
+    )
+    assert len(run.calls) == 3
+
+
+def test_a_crew_that_plans_does_not_plan_again(review):
+    run = review(
+        """
+from crewai.utilities.planning_handler import PlannerTaskPydanticOutput, PlanPerTask
+def plan():
+    note("planned")
+    return PlannerTaskPydanticOutput(list_of_plans_per_task=[
+        PlanPerTask(task_number=n, task="t", plan=" Plan " + str(n) + ".") for n in (1, 2)]).model_dump_json()
+def build():
+    return crew(task(worker(answer("a draft")), "draft", human_input=True), task(worker(answer("b"), role="B"), "b"),
+                planning=True, planning_llm=llm("planner", plan, plan))
+""",
+        approve(),
+    )
+    assert run.effects == [["planned"]]
+    assert "Plan 2." in run.prompts("B")[0]
+
+
+def test_several_people_are_asked_in_turn(review):
+    run = review(
+        """
+def build():
+    return crew(*(task(worker(answer(role), answer(role * 2), role=role), role.lower(), human_input=True) for role in "ABC"))
+""",
+        reject("longer"),
+        approve(),
+        approve(),
+        reject("longer"),
+        approve(),
+    )
+    assert [(lines[-1].get("index"), lines[-1]["output"]) for lines in run.processes] == [
+        (1, "A"),
+        (1, "AA"),
+        (2, "B"),
+        (3, "C"),
+        (3, "CC"),
+        (None, "CC"),
+    ]
+
+
+def test_a_manager_is_rejected_and_delegates_no_second_time(review):
+    run = review(
+        """
+def build():
+    helper = worker(answer("helped"), role="Helper")
+    boss = worker(use("delegate_work_to_coworker", task="do it", context="now", coworker="Helper"), answer("done"), answer("better"),
+                  role="Boss")
+    return Crew(agents=[helper], process=Process.hierarchical, manager_agent=boss,
+                tasks=[Task(name="one", description="D", expected_output="E", human_input=True, agent=helper)])
+""",
+        reject("better"),
+        approve(),
+    )
+    assert len(run.prompts("Helper")) == 1
+
+
+def test_an_answer_that_is_a_model_stays_one(review):
+    run = review(
+        """
+class Facts(BaseModel):
+    n: int
+def build():
+    return crew(task(worker(Facts(n=1).model_dump_json(), Facts(n=2).model_dump_json(), native=True), "draft", human_input=True,
+                     response_model=Facts, output_pydantic=Facts, callback=lambda output: note(repr(output.pydantic))))
+""",
+        reject("more"),
+        approve(),
+    )
+    assert run.effects == [["Facts(n=2)"]]
+
+
+# Comments
+
+COMMENTED = """
+def build():
+    a, b, c, d, e = (worker(answer("done " + role), role=role) for role in "ABCDE")
+    first = task(a, "first", human_input=True)
+    other = task(b, "other", context=[])
+    later = task(c, "later")
+    return crew(first, other, later, task(d, "near", context=[first]), task(e, "far", context=[later]))
+"""
+
+
+def test_a_comment_reaches_the_tasks_that_see_the_output(review):
+    run = review.apart(COMMENTED, approve("Mind the bees."))
+    said = "Human feedback on 'first' (approved): Mind the bees."
+    told = {who: sum(said in prompt for prompt in run.prompts(who)) for who in "ABCDE"}
+    assert told == {"A": 0, "B": 0, "C": 1, "D": 1, "E": 0}
+    assert run.last["tasks"][0]["output"] == "done A"
+
+
+def test_a_comment_is_kept_to_the_task_where_that_is_asked(review):
+    run = review.apart(COMMENTED, approve("Mind the bees.", pass_feedback=False))
+    assert "Mind the bees." not in str(run.calls)
+    assert not any(name.startswith("comment:") for name in run.journal)
