@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from .wire import encode
@@ -51,6 +52,9 @@ class Channel:
         self._sent = 0
         self._acknowledged = 0
         self._acknowledgement = threading.Condition()
+        self._hear: Callable[[dict[str, Any]], None] | None = None
+        self._unheard: list[dict[str, Any]] = []
+        self._hearing = threading.Lock()
         os.register_at_fork(after_in_child=self._forget)
 
     def job(self) -> dict[str, Any] | None:
@@ -60,6 +64,13 @@ class Channel:
     def listen(self) -> None:
         """Start the thread that reads what the server says, and ends this process when the server is gone."""
         threading.Thread(target=self._listen, name="crewcast-control", daemon=True).start()
+
+    def hear(self, hear: Callable[[dict[str, Any]], None]) -> None:
+        """What the server says beside acknowledgements goes here, also what it has said already."""
+        with self._hearing:
+            for message in self._unheard:
+                hear(message)
+            self._hear = hear
 
     def send(self, message: dict[str, Any]) -> None:
         with self._write_lock:
@@ -115,3 +126,9 @@ class Channel:
                 with self._acknowledgement:
                     self._acknowledged = max(self._acknowledged, message["n"])
                     self._acknowledgement.notify_all()
+                continue
+            with self._hearing:
+                if self._hear is None:
+                    self._unheard.append(message)
+                else:
+                    self._hear(message)

@@ -44,13 +44,13 @@ def tasks_of(crew: Any) -> list[dict[str, Any]]:
     ]
 
 
-def refusal(crew: Any) -> str | None:
-    """Why this crew cannot be run by a server, if so."""
+def refusal(crew: Any, *, asks: bool = False) -> str | None:
+    """Why this crew cannot be run by a server, if so; `asks` says that people are asked what its tasks ask them."""
     ids = stable_ids(crew.tasks)
     reviewed = [
         name for name, task in zip(ids, crew.tasks, strict=True) if getattr(task, "human_input", False)
     ]
-    if reviewed:
+    if reviewed and not asks:
         return "human_input=True is not supported yet; it is set on: " + ", ".join(reviewed)
     return None
 

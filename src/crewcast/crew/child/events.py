@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from .channel import Channel
 from .extractors import EXTRACTORS, TASK_ENDS, Fields, Refused, result
@@ -20,6 +20,22 @@ from .tasks import TaskBook
 from .tools import OpenCalls
 
 LEFT = "cancelled: the run went on without it"
+
+
+class Record(Protocol):
+    """What a run keeps for a process that goes on with it."""
+
+    def asks(self, crew: Any) -> bool:
+        """Whether the people who this crew asks are asked."""
+
+    def begun(self, crew: Any, event: Any) -> None:
+        """The run's crew was kicked off."""
+
+    def beside(self, kind: str, source: Any, fields: Fields) -> Fields | None:
+        """What is committed together with this line."""
+
+    def resumes(self, task_id: str) -> bool:
+        """Whether the beginning of this task was told by an earlier process."""
 
 
 class Sink:
@@ -31,11 +47,18 @@ class Sink:
     """
 
     def __init__(
-        self, channel: Channel, book: TaskBook, flow: Any = None, refuse: Callable[[str], None] | None = None
+        self,
+        channel: Channel,
+        book: TaskBook,
+        flow: Any = None,
+        refuse: Callable[[Refused], None] | None = None,
+        watch: Callable[[Any, Any], None] | None = None,
+        record: Record | None = None,
     ) -> None:
         self.book = book
         self.flow = flow
-        self.refusal: str | None = None
+        self.record = record
+        self.refusal: Refused | None = None
         self.methods = Methods(book)
         self.calls = OpenCalls()
         self._channel = channel
@@ -43,10 +66,17 @@ class Sink:
         self._order = threading.RLock()
         self._over = False
         self._refuse = refuse
+        self._watch = watch
 
     def __call__(self, source: Any, event: Any) -> None:
         if self.refusal is not None:
-            raise Refused(self.refusal)
+            raise Refused(str(self.refusal))
+        if self._watch is not None:
+            try:
+                self._watch(source, event)
+            except Refused as refused:
+                self.end(refused)
+                raise
         extract = EXTRACTORS.get(event.type)
         if extract is None or self._channel.closed:
             return
@@ -55,9 +85,12 @@ class Sink:
             with self._order:
                 fields = None if self._over else extract(self, source, event)
                 if fields is not None:
-                    number = self._send(fields.pop("type", event.type), fields)
+                    kind = fields.pop("type", event.type)
+                    if self.record is not None:
+                        fields["journal"] = self.record.beside(kind, source, fields)
+                    number = self._send(kind, fields)
         except Refused as refused:
-            self._end(refused)
+            self.end(refused)
             raise
         except Exception:
             sys.stderr.write("crewcast: an event of CrewAI could not be read\n")
@@ -113,13 +146,14 @@ class Sink:
                 self.book.end(task_id)
             return self.book.finished()
 
-    def _end(self, refused: Refused) -> None:
+    def end(self, refused: Refused) -> None:
+        """The run ends here, whatever the project makes of what is raised."""
         with self._order:
             if self.refusal is None:
-                self.refusal = str(refused)
+                self.refusal = refused
                 self.close("the run ended before the tool did", completed=False)
                 if self._refuse is not None:
-                    self._refuse(self.refusal)
+                    self._refuse(refused)
 
     def abandon_calls(self, task_id: str | None, reason: str) -> None:
         """Give the calls that will never end (of one task, or of all) a result."""

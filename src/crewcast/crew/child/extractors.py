@@ -24,12 +24,16 @@ PLAN_FUNCTION = "create_reasoning_plan"
 class Refused(BaseException):
     """Ends a run that a server cannot go on with. No Exception: CrewAI would have the agent try again."""
 
+    kind = "refused"
 
-def _crew_kickoff_started(sink: "Sink", source: Any, _event: Any) -> Fields | None:
+
+def _crew_kickoff_started(sink: "Sink", source: Any, event: Any) -> Fields | None:
     """A crew of the flow: its tasks are the run's, unless a tool runs it."""
     sink.methods.enter_crew()
     reviewed = [text(task.name or task.description) for task in source.tasks if task.human_input]
-    if reviewed:
+    if sink.record is not None:
+        sink.record.begun(source, event)
+    if reviewed and not (sink.record is not None and sink.record.asks(source)):
         raise Refused("human_input=True is not supported yet; it is set on: " + ", ".join(reviewed))
     if sink.flow is None or sink.nested():
         return None
@@ -111,7 +115,9 @@ def _task_started(sink: "Sink", source: Any, event: Any) -> Fields | None:
         # A crew inside a tool has tasks of its own, which are nobody's business.
         return None
     agent = role_of(getattr(source, "agent", None))
-    return {"task_id": task_id, "agent": agent} if sink.book.start(task_id, agent) else None
+    if not sink.book.start(task_id, agent) or (sink.record is not None and sink.record.resumes(task_id)):
+        return None
+    return {"task_id": task_id, "agent": agent}
 
 
 def _task_completed(sink: "Sink", source: Any, event: Any) -> Fields | None:

@@ -4,14 +4,18 @@ import importlib
 import time
 from typing import Any
 
-from . import advice, crews, errors, events, flows, project, threads
+from . import advice, crews, errors, events, extractors, flows, internals, project, reviews, threads
 from .channel import Channel
+from .journal import Journal, Unresumable, llms_of
+from .stops import Control
 from .tasks import TaskBook
 
 
 def perform(job: dict[str, Any], channel: Channel) -> None:
     """Answer the job with one outcome: `described`, `finished` or `failed`."""
     root = job["project"]["root"]
+    spent = (job.get("journal") or {}).get("spent")
+    control = Control(channel, job.get("patience"), job.get("limits"), spent)
     try:
         project.enter(job["project"], job.get("storage_dir"))
         if job.get("run_id"):
@@ -26,7 +30,7 @@ def perform(job: dict[str, Any], channel: Channel) -> None:
     if job["op"] == "describe":
         channel.send_last(description)
     else:
-        channel.send_last(_run(loaded, job, description, channel))
+        channel.send_last(_run(loaded, job, description, channel, control))
 
 
 def _name_run(run_id: str) -> None:
@@ -60,44 +64,80 @@ def _describe(loaded: project.Loaded) -> dict[str, Any]:
             "tasks": crews.tasks_of(value),
             "before_kickoff": bool(value.before_kickoff_callbacks),
         }
-    keys = [] if flows.is_flow(value) else advice.missing_keys(value)
-    return {"op": "described", **shape, "warnings": [*loaded.warnings, *advice.pins(), *keys]}
+    more = [] if flows.is_flow(value) else [*advice.missing_keys(value), *reviews.warnings(value)]
+    return {"op": "described", **shape, "warnings": [*loaded.warnings, *advice.pins(), *more]}
 
 
 def _run(
-    loaded: project.Loaded, job: dict[str, Any], description: dict[str, Any], channel: Channel
+    loaded: project.Loaded,
+    job: dict[str, Any],
+    description: dict[str, Any],
+    channel: Channel,
+    control: Control,
 ) -> dict[str, Any]:
-    """Kick the crew or flow off; the outcome as a line."""
+    """Kick the crew or flow off, or go on with it; the outcome as a line."""
     value, root = loaded.value, job["project"]["root"]
     is_flow = flows.is_flow(value)
-    refusal = (flows if is_flow else crews).refusal(value)
+    journal = None
+    if job.get("journal") is not None and not is_flow:
+        journal = Journal(value, job["journal"], control)
+        journal.answered = not internals.missing(internals.ASKING)
+    refusal = (
+        flows.refusal(value)
+        if is_flow
+        else crews.refusal(value, asks=journal is not None and journal.answered)
+    )
     if refusal is not None:
         return _failed("refused", refusal, "", [], 0.0)
+    book = TaskBook([] if is_flow else value.tasks)
     inputs = {**loaded.defaults, **(job.get("inputs") or {})}
+    if journal is not None:
+        try:
+            journal.check()
+            restored = journal.restore(book)
+        except Unresumable as error:
+            return _failed("refused", str(error), "", journal.done(), 0.0)
+        inputs = inputs if restored is None else restored
+        control.counted(llms_of(value))
     missing = [name for name in description["required"] if name not in inputs]
     if missing and not description["before_kickoff"]:
         # CrewAI itself looks only when there are any inputs, and else sends the braces to the model.
         return _failed("input", ", ".join(missing) + _takes(description), "", [], 0.0)
-    book = TaskBook([] if is_flow else value.tasks)
     begin = time.monotonic()
 
-    def refused(reason: str) -> dict[str, Any]:
-        return _failed("refused", reason, "", book.finished(), _since(begin))
+    def ended(early: extractors.Refused) -> dict[str, Any]:
+        if isinstance(early, reviews.Paused):
+            return {**early.line, "seconds": _since(begin)}
+        return _failed(early.kind, str(early), "", book.finished(), _since(begin))
 
     sink = events.Sink(
-        channel, book, value if is_flow else None, lambda reason: channel.send_last(refused(reason))
+        channel,
+        book,
+        value if is_flow else None,
+        lambda early: channel.send_last(ended(early)),
+        control,
+        journal,
     )
     events.listen(sink)
-    threads.inherit(sink.places())
+    places = sink.places()
+    if journal is not None:
+        journal.attach(channel.send)
+        if journal.answered:
+            asking = reviews.Reviews(journal, book, job.get("decision"), sink, control, channel.send)
+            places.append(asking.install())
+    threads.inherit(places)
     crews.leave_places(sink.places())
     crews.release_async_tasks()
     channel.send({"op": "started", "tasks": None if is_flow else book.overview()})
     try:
+        control.check()
         output, usage = flows.kick_off(value, inputs) if is_flow else crews.kick_off(value, inputs)
     except BaseException as error:
         done = sink.close("the run failed before the tool ended", completed=False)
         if sink.refusal is not None:
-            return refused(sink.refusal)
+            return ended(sink.refusal)
+        if isinstance(error, extractors.Refused):
+            return ended(error)
         if is_flow and errors.has_frame(error, "_initialize_state") and not sink.methods.any_began:
             return _failed("invalid", flows.misfit(error) + _takes(description), "", [], _since(begin))
         kind, hint = "crew", ""
@@ -107,7 +147,7 @@ def _run(
         return _failed(kind, summary, errors.report(error), done, _since(begin))
     if sink.refusal is not None:
         # The project has caught it and gone on.
-        return refused(sink.refusal)
+        return ended(sink.refusal)
     done = sink.close("the run ended before the tool did", completed=True)
     return {
         "op": "finished",

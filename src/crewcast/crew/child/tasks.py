@@ -49,6 +49,7 @@ class TaskBook:
         # Several ids for a task that its crew lists several times.
         self._by_uuid: dict[str, list[str]] = {}
         self._started: dict[str, float] = {}
+        self._worked: dict[str, float] = {}
         self._open: set[str] = set()
         self._ended: set[str] = set()
         self._finished: dict[str, dict[str, Any]] = {}
@@ -57,6 +58,16 @@ class TaskBook:
         self._current.set(NOWHERE)
         self._lock = threading.Lock()
         self.add(tasks)
+
+    def restore(self, done: Iterable[dict[str, Any]], begun: "dict[str, float] | None" = None) -> None:
+        """What an earlier process of this run finished, and what it began: how many seconds it had worked on that."""
+        with self._lock:
+            for told in done:
+                task_id = told["task_id"]
+                self._known[task_id] = told.get("agent", self._known.get(task_id))
+                self._ended.add(task_id)
+                self._finished[task_id] = told
+            self._worked.update(begun or {})
 
     def add(self, tasks: Sequence[Any]) -> None:
         """The tasks of one more crew. A crew that is kicked off again has them again: they get ids of their own."""
@@ -114,7 +125,7 @@ class TaskBook:
             if self.has_started(task_id):
                 return False
             self._known[task_id] = agent or self._known[task_id]
-            self._started[task_id] = time.monotonic()
+            self._started[task_id] = time.monotonic() - self._worked.get(task_id, 0.0)
             self._open.add(task_id)
         self._current.set(task_id)
         return True
