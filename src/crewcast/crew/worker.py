@@ -258,7 +258,7 @@ class Worker:
                 RunJob(
                     run.id,
                     msgspec.json.decode(run.inputs),
-                    journal={name: msgspec.json.decode(value) for name, value in kept.items()} or None,
+                    journal={name: msgspec.json.decode(value) for name, value in kept.items()},
                     decision=await self._decision(run) if PENDING in kept else None,
                     limits=terms.of_run(run.options).limits.counted,
                     patience=self._limits.patience,
