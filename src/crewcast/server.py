@@ -6,21 +6,15 @@ Stop: no new kickoffs, running crews may finish, attempts in flight end, then ev
 
 import asyncio
 import contextlib
-import errno
 import logging
 import math
 import os
 import random
-import resource
 import secrets
 import signal
-import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-
-import uvicorn
-from starlette.types import ASGIApp
 
 from crewcast.api.app import Context, CrewView, create_app
 from crewcast.api.auth import Tokens
@@ -42,6 +36,7 @@ from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.sender import Sender, SenderLimits
 from crewcast.keys import open_sealed, seal, unlock
+from crewcast.listening import allow_sockets, http_server, listen, url_of
 from crewcast.retention import Retention
 from crewcast.rotation import RotationFollower
 from crewcast.store.sqlite import SQLiteStore
@@ -51,43 +46,7 @@ log = logging.getLogger("crewcast")
 Announce = Callable[[str, str], None]  # url, token
 Projects = Sequence[tuple[str, Project]]  # each with the argument that named it
 
-FILES = 8192
 LOOK_FOR_EDITS_EVERY = SECOND // 2
-
-
-class _Http(uvicorn.Server):
-    """uvicorn without its signal handlers: stopping is ours."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises UsageError if the port is in use or the address is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(1024)
-    except OSError as e:
-        sock.close()
-        if e.errno == errno.EADDRINUSE:
-            raise UsageError(
-                f"port {port} is in use; name another with --port, or --port 0 for a free one"
-            ) from e
-        raise UsageError(f"cannot listen on {host}:{port}: {e.strerror or e}") from e
-    sock.setblocking(False)
-    return sock
-
-
-def url_of(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def serve(settings: Settings, projects: Projects, announce: Announce) -> None:
@@ -114,7 +73,7 @@ async def serve(settings: Settings, projects: Projects, announce: Announce) -> N
         node = _Node(settings, store, master, keys, projects, stub_llm, token)
         stack.push_async_callback(node.close)
         await node.recover()
-        http = _http(create_app(node.context))
+        http = http_server(create_app(node.context))
         serving = asyncio.create_task(http.serve([sock]))
         announce(url_of(sock), token)
         node.start()
@@ -359,7 +318,7 @@ async def _stub_llm(settings: Settings) -> AsyncIterator[str]:
     from crewcast import stub_llm
 
     sock = listen("127.0.0.1", 0)
-    http = _http(stub_llm.create_app(settings.stub_delay))
+    http = http_server(stub_llm.create_app(settings.stub_delay))
     serving = asyncio.create_task(http.serve([sock]))
     try:
         yield f"{url_of(sock)}/v1"
@@ -368,33 +327,9 @@ async def _stub_llm(settings: Settings) -> AsyncIterator[str]:
         await serving
 
 
-def _http(app: ASGIApp) -> _Http:
-    return _Http(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
-    )
-
-
-def _allow_sockets() -> None:
-    """As many as there may be deliveries under way: shells often allow 1024 files, and more if asked."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def run(settings: Settings, projects: Projects, announce: Announce) -> None:
     """`serve` in an event loop of its own: uvloop where it exists."""
-    _allow_sockets()
+    allow_sockets()
     threading.excepthook = _end_loudly
     import uvloop
 

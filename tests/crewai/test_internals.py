@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from crewcast.crew.child import capture, crews, events, flows, preload, wire
-from crewcast.crew.child.events import EXTRACTORS
+from crewcast.crew.child import capture, crews, events, extractors, flows, preload, wire
+from crewcast.crew.child.extractors import EXTRACTORS
 from tests.crewai.releases import has, since
 
 ANY_TASK = {"description": "D", "expected_output": "E"}
@@ -300,7 +300,7 @@ def test_what_crewai_asks_a_model_for_itself_names_no_agent(module):
 
 def test_a_plan_is_asked_for_as_the_arguments_of_this_function():
     handler = importlib.import_module("crewai.utilities.reasoning_handler")
-    assert handler.FUNCTION_SCHEMA["function"]["name"] == events.PLAN_FUNCTION
+    assert handler.FUNCTION_SCHEMA["function"]["name"] == extractors.PLAN_FUNCTION
 
 
 @since("1.15.9", "failures of tools as events")

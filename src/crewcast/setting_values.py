@@ -1,0 +1,121 @@
+"""How the text of a flag or a variable, or what the file has, becomes a setting's value.
+
+Each function raises ValueError with a reason that does not repeat what was given: it may be a secret.
+"""
+
+import base64
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from crewcast.dispatch.egress import host_pattern
+from crewcast.dispatch.proxy import Proxy
+from crewcast.dispatch.proxy import parse as parse_proxy
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        number = int(str(value))
+        if not low <= number <= high:
+            raise ValueError(f"must be between {low} and {high}")
+        return number
+
+    return parse
+
+
+def seconds(value: Any) -> float:
+    number = float(str(value))
+    if not 0 <= number <= 365 * 86400:
+        raise ValueError("must be a number of seconds, at least 0")
+    return number
+
+
+def limit(value: Any) -> float:
+    number = seconds(value)
+    if number == 0:
+        raise ValueError("must be more than 0 seconds")
+    return number
+
+
+def rate(value: Any) -> float:
+    number = float(str(value))
+    if number != 0 and not 0.001 <= number <= 100_000:
+        raise ValueError("must be a number a second between 0.001 and 100000, or 0")
+    return number
+
+
+def schedule(value: Any) -> tuple[float, ...]:
+    parts = value if isinstance(value, list) else str(value).split(",")
+    waits = tuple(seconds(part) for part in parts)
+    if not waits:
+        raise ValueError("needs at least one wait in seconds")
+    return waits
+
+
+def networks(value: Any) -> tuple[Network, ...]:
+    parts = value if isinstance(value, list) else [part for part in str(value).split(",") if part.strip()]
+    return tuple(ipaddress.ip_network(str(part).strip()) for part in parts)
+
+
+def hosts(value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else [part for part in str(value).split(",") if part.strip()]
+    return tuple(host_pattern(str(part).strip()) for part in parts)
+
+
+def proxy(value: Any) -> Proxy:
+    return parse_proxy(text(value))
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must not be empty")
+    return value.strip()
+
+
+def path(value: Any) -> Path:
+    return Path(text(value)).expanduser()
+
+
+def key(value: Any) -> bytes:
+    try:
+        found = base64.b64decode(text(value), validate=True)
+    except ValueError as e:
+        raise ValueError("must be 32 bytes in base64, as `openssl rand -base64 32` prints them") from e
+    if len(found) != 32:
+        raise ValueError(f"must be 32 bytes in base64, and is {len(found)}")
+    return found
+
+
+def signatures(value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else str(value).split(",")
+    named = {str(part).strip() for part in parts}
+    if named not in ({"v1"}, {"v1", "v1a"}):
+        raise ValueError("must be v1, or v1,v1a")
+    return tuple(sorted(named))
+
+
+def flag(value: Any) -> bool:
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    try:
+        return words[str(value).lower()]
+    except KeyError:
+        raise ValueError("must be true or false") from None
+
+
+def level(value: Any) -> str:
+    found = str(value).lower()
+    if found not in ("debug", "info", "warning", "error"):
+        raise ValueError("must be debug, info, warning or error")
+    return found
