@@ -35,7 +35,7 @@ STAGES = ("queued", "taken", "written", "committed", "told")
 SENDING = ("posting", "sent", "answered")  # before the POST; its bytes left; the sender has the outcome
 # The subscriber has the request and does not answer: this one is for whoever has the subscriber.
 RECEIVED = "received"
-POINTS = tuple(f"{write} {stage}" for write in WRITES for stage in STAGES) + (*SENDING, RECEIVED)
+POINTS = (*(f"{write} {stage}" for write in WRITES for stage in STAGES), *SENDING, RECEIVED)
 
 At = Callable[[str], None]
 
