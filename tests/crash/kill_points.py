@@ -56,7 +56,7 @@ class WatchedSender:
             loop.call_soon(loop.call_soon, at, "sent")
             return waiter
 
-        Connection.exchange = watched  # type: ignore[method-assign]
+        Connection.exchange = watched  # type: ignore[method-assign, assignment]
 
     async def post(self, target: Target, headers: Headers, body: bytes) -> Outcome:
         self._at("posting")

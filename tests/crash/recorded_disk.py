@@ -3,10 +3,11 @@
 `record` puts itself between the engine and its file system layer (the default VFS) in this process, by ctypes:
 no build of our own, no privileges. Raises Hidden where Python's SQLite shows no symbols.
 
-`python -m tests.crash.recorded_disk FOLDER TRACE SYNCHRONOUS ROUNDS`: a store at work, closed and opened again;
-TRACE is then the pickled list of `Op`.
+`python -m tests.crash.recorded_disk FOLDER TRACE ROUNDS [SYNCHRONOUS]`: a store at work, closed and opened again;
+TRACE is then the pickled list of `Op`. SYNCHRONOUS is a setting to take instead of the store's own.
 """
 
+import _sqlite3
 import asyncio
 import ctypes
 import os
@@ -16,8 +17,6 @@ import sys
 from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_void_p, cast
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import _sqlite3
 
 from crewcast.store.sqlite import SQLiteStore, connection
 from tests.crash.writing_node import take_up, work
@@ -149,7 +148,8 @@ class Recorder:
             if stat.S_ISDIR(os.fstat(handle).st_mode):
                 self.trace.append(Op("folder"))
 
-        os.open, os.fsync = watched_open, watched_fsync
+        os.open = watched_open
+        os.fsync = watched_fsync  # type: ignore[assignment]
 
     def _keep(self, function: Any) -> Any:
         self._kept.append(function)
@@ -221,12 +221,13 @@ class Recorder:
         return copy
 
 
-async def main(folder: Path, trace: Path, synchronous: str, rounds: int) -> None:
+async def main(folder: Path, trace: Path, rounds: int, synchronous: str | None) -> None:
     connection.CHECKPOINT_AT = CHECKPOINT_AT
     recorder = Recorder()
     for _ in range(2):
         store = await SQLiteStore.open(folder)
-        store._writes.connection.execute(f"PRAGMA synchronous = {synchronous}")
+        if synchronous is not None:
+            store._writes.connection.execute(f"PRAGMA synchronous = {synchronous}")
         held = await take_up(store, RUNS)
         await asyncio.gather(*(work(store, run, lane, rounds, recorder.told) for run, lane in held))
         await store.close()
@@ -234,7 +235,8 @@ async def main(folder: Path, trace: Path, synchronous: str, rounds: int) -> None
 
 
 if __name__ == "__main__":
+    data, record, count, *weaker = sys.argv[1:]
     try:
-        asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])))
+        asyncio.run(main(Path(data), Path(record), int(count), weaker[0] if weaker else None))
     except Hidden:
         sys.exit(3)

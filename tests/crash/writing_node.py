@@ -1,7 +1,7 @@
 """A store at work: appends and settles of a few runs, as fast as it takes them. `told` hears of what was acknowledged.
 
 `python -m tests.crash.writing_node FOLDER`: goes on with the runs that the last one left, prints `run seq cursor` for
-each pair of writes that was acknowledged, until it is killed.
+whatever was acknowledged, until it is killed.
 """
 
 import asyncio
@@ -36,6 +36,7 @@ def event(run_id: str, seq: int) -> Event:
 
 
 async def work(store: SQLiteStore, run: Run, lane: Lane, rounds: int | None, told: Told) -> None:
+    settled = lane.cursor
     while rounds is None or rounds > 0:
         rounds = None if rounds is None else rounds - 1
         count = 1 + run.seq % 3
@@ -49,9 +50,10 @@ async def work(store: SQLiteStore, run: Run, lane: Lane, rounds: int | None, tol
             made = Attempt(run.id, 1, seq, 1, seq, OK, Verdict.ACCEPTED)
             settling.append(asyncio.ensure_future(store.settle(Settlement(lane, made))))
         assert await appended
+        told(run.id, after.seq, settled)
         assert all(await asyncio.gather(*settling))
-        run = after
-        told(run.id, run.seq, lane.cursor)
+        run, settled = after, lane.cursor
+        told(run.id, run.seq, settled)
 
 
 async def take_up(store: SQLiteStore, count: int) -> list[tuple[Run, Lane]]:

@@ -245,6 +245,26 @@ def test_the_promises_of_the_connection(folder: Path):
     db.close()
 
 
+async def test_a_new_folder_is_on_the_disk_before_anything_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A name that was not synced may be gone after a power cut, with all that was synced below it."""
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def watched(handle: int) -> None:
+        fsync(handle)
+        synced.append(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    folder = tmp_path / "new" / "data"
+    await (await SQLiteStore.open(folder)).close()
+    assert sorted(synced) == sorted(one.stat().st_ino for one in (tmp_path, tmp_path / "new", folder))
+    synced.clear()
+    await (await SQLiteStore.open(folder)).close()
+    assert synced == []
+
+
 # --- a full disk ----------------------------------------------------------------------------
 
 FULL_DISK = """

@@ -63,7 +63,7 @@ def open_folder(folder: Path) -> FolderLock:
         )
     lock = None
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(folder)
         lock = FolderLock(folder)
         with suppress(FileExistsError):
             os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -77,8 +77,16 @@ def open_folder(folder: Path) -> FolderLock:
     return lock
 
 
+def _make(folder: Path) -> None:
+    """With the folders above it that are missing, each of a name that survives a power cut."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in missing:
+        _sync(made.parent)
+
+
 def _sync(folder: Path) -> None:
-    """Makes the new file's name survive a power cut."""
+    """Makes the names of what is new in it survive a power cut."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
