@@ -7,7 +7,7 @@ from pathlib import Path
 from crewcast.clock import Clock
 from crewcast.core.backoff import MINUTE, SECOND
 from crewcast.core.errors import StoreError
-from crewcast.store.protocol import Store
+from crewcast.store.protocol import Store, level
 
 log = logging.getLogger("crewcast")
 
@@ -38,7 +38,9 @@ class Retention:
                     await self.remove_strays()
                     first = False
                 await self.remove()
-            except (StoreError, OSError) as e:
+            except StoreError as e:
+                log.log(level(e), "old runs cannot be removed: %s", e)
+            except OSError as e:
                 log.error("old runs cannot be removed: %s", e)
             await self._clock.wait(never, EVERY)
 

@@ -76,6 +76,10 @@ class _WatchedConnection:
     def in_transaction(self) -> bool:
         return self._connection.in_transaction
 
+    @property
+    def total_changes(self) -> int:
+        return self._connection.total_changes
+
     def execute(self, sql: str) -> None:
         if sql == "COMMIT":
             self._at("written")

@@ -20,7 +20,7 @@ from crewcast.clock import Clock
 from crewcast.contract.amp import CrewInputs, Problem, Seal, UrlCheck
 from crewcast.core.errors import StoreError
 from crewcast.core.keyring import KeyRing
-from crewcast.store.protocol import Store
+from crewcast.store.protocol import Store, level
 
 log = logging.getLogger("crewcast.api")
 
@@ -206,7 +206,8 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _store_error(_request: Request, error: Exception) -> Response:
-    log.error("not stored: %s", error)
+    assert isinstance(error, StoreError)
+    log.log(level(error), "not stored: %s", error)
     return _answer(
         Problem(503, "Service Unavailable", f"Nothing was stored: {error}", headers={"retry-after": "5"})
     )

@@ -23,7 +23,7 @@ from crewcast.core.run import Run, RunState
 from crewcast.crew.host import Child
 from crewcast.crew.mapping import Mapping
 from crewcast.crew.served import LoadError, ServedCrew, log_file, make_private, storage_folder
-from crewcast.store.protocol import Hint, Store
+from crewcast.store.protocol import Hint, Store, level
 
 log = logging.getLogger("crewcast.worker")
 
@@ -75,7 +75,7 @@ class Worker:
                 try:
                     await self._claim(group)
                 except StoreError as e:
-                    log.error("runs cannot be claimed: %s", e)
+                    log.log(level(e), "runs cannot be claimed: %s", e)
                 await self._clock.wait(self._wake, POLL_EVERY)
                 self._wake.clear()
 
@@ -122,7 +122,7 @@ class Worker:
                 try:
                     await self._store.renew_runs(self._lease_token, self._clock.now() + LEASE)
                 except StoreError as e:
-                    log.error("leases cannot be renewed: %s", e)
+                    log.log(level(e), "leases cannot be renewed: %s", e)
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         async with self._claiming:
@@ -301,7 +301,7 @@ class _Record:
             try:
                 held = await self._store.append(run, events, self._token)
             except StoreError as e:
-                log.error("run %s waits: its events cannot be stored: %s", run.id, e)
+                log.log(level(e), "run %s waits: its events cannot be stored: %s", run.id, e)
                 await self._clock.wait(waiting, 1 * SECOND)
             else:
                 break

@@ -16,7 +16,7 @@ from crewcast.dispatch.limits import DispatchLimits
 from crewcast.dispatch.origins import Origins, Signer
 from crewcast.dispatch.transport import Transport
 from crewcast.dispatch.unordered import UnorderedWork
-from crewcast.store.protocol import Hint, Store
+from crewcast.store.protocol import Hint, Store, level
 
 __all__ = ["DispatchLimits", "Dispatcher"]
 
@@ -78,7 +78,7 @@ class Dispatcher:
                 try:
                     pause = await self._claim(group)
                 except StoreError as e:
-                    log.error("lanes cannot be claimed: %s", e)
+                    log.log(level(e), "lanes cannot be claimed: %s", e)
                 await self._clock.wait(self._wake, pause)
                 self._wake.clear()
             if not self._active:
@@ -135,7 +135,7 @@ class Dispatcher:
                 try:
                     await self._store.renew_lanes(self._lease_token, self._clock.now() + LEASE)
                 except StoreError as e:
-                    log.error("lane leases cannot be renewed: %s", e)
+                    log.log(level(e), "lane leases cannot be renewed: %s", e)
 
     async def _dismiss(self) -> None:
         """Sends idle lanes home: one timer for all, since a lane waits after most of its events."""

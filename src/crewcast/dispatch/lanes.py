@@ -20,7 +20,7 @@ from crewcast.core.origin import Breaker, held_until
 from crewcast.core.outcome import Outcome
 from crewcast.dispatch.origins import Origin
 from crewcast.dispatch.transport import Transport
-from crewcast.store.protocol import Settlement, Store
+from crewcast.store.protocol import Settlement, Store, level
 
 log = logging.getLogger("crewcast.dispatch")
 
@@ -102,7 +102,7 @@ class LaneWork:
             if await self._settled(0) and end is End.GIVE_BACK:
                 await self._give_back()
         except StoreError as e:
-            log.error("lane %d of run %s: %s", self.lane.number, self.lane.run_id, e)
+            log.log(level(e), "lane %d of run %s: %s", self.lane.number, self.lane.run_id, e)
             await self._start_over()
         except Exception:
             log.exception("lane %d of run %s", self.lane.number, self.lane.run_id)

@@ -24,7 +24,7 @@ from crewcast.core.origin import (
 )
 from crewcast.core.outcome import Outcome
 from crewcast.dispatch.limits import DispatchLimits
-from crewcast.store.protocol import Store
+from crewcast.store.protocol import Store, level
 
 log = logging.getLogger("crewcast.dispatch")
 
@@ -261,7 +261,7 @@ class Origins:
                 try:
                     await self._store.save_origin(Health(name) if origin is None else origin.health)
                 except StoreError as e:
-                    log.error("the health of %s cannot be saved: %s", name, e)
+                    log.log(level(e), "the health of %s cannot be saved: %s", name, e)
                     self._save(name)
                     await self._clock.wait(never, SAVE_AGAIN_AFTER)
 

@@ -8,6 +8,7 @@ keeps them): those of one caller are committed in the order of the calls.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from crewcast.core.errors import StoreError, StoreFull
 from crewcast.core.event import Channel, Event
 from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
@@ -113,6 +115,13 @@ class Hint(StrEnum):
     QUEUED = "queued"  # a run can be claimed; the run's id
     EVENTS = "events"  # a run's log, state or lanes moved on; the run's id
     ORIGIN = "origin"  # an origin's health was reset; the origin
+
+
+def level(error: StoreError) -> int:
+    """At which it is logged by who waits it out. A full disk meets everybody at once and again and again: the store
+    says once that it began and once that it ended.
+    """
+    return logging.DEBUG if isinstance(error, StoreFull) else logging.ERROR
 
 
 HintListener = Callable[[Hint, str], None]

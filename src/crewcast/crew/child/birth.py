@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import io
 import os
 import random
 import resource
@@ -11,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import preload
 from .channel import ORPHANED, Channel
@@ -86,9 +87,24 @@ def _settle_descriptors(channel_fd: int, log_fd: int) -> None:
     highest = limit if limit != resource.RLIM_INFINITY else 1 << 20
     os.closerange(3, channel_fd)
     os.closerange(channel_fd + 1, max(highest, channel_fd + 1))
-    for stream in (sys.stdout, sys.stderr):
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
         # What a crew prints must not be able to fail, and is read line by line.
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+        how: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "line_buffering": True}
+        inherited = getattr(sys, name)
+        inherited.reconfigure(**how)
+        if isinstance(inherited, io.TextIOWrapper):  # and not what some release of CrewAI has put around it
+            log = io.BufferedWriter(_Log(descriptor, "wb", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(log, **how))
+
+
+class _Log(io.FileIO):
+    """What does not fit on a full disk is dropped: the crew goes on."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
 
 
 def _reseed() -> None:

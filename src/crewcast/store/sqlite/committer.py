@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from crewcast.core.errors import StoreError, StoreUnusable
+from crewcast.core.errors import StoreError, StoreFull, StoreUnusable
 from crewcast.store.sqlite.session import store_error
 
 log = logging.getLogger("crewcast.store")
@@ -82,6 +82,7 @@ class Committer:
         self._queue: SimpleQueue[Write | None] = SimpleQueue()
         self._closed: str | None = None
         self._stopped = self._loop.create_future()
+        self._full = False  # and that was said
         self.commits = 0
         self.writes = 0
         self._thread = threading.Thread(target=self._run, name="crewcast-committer", daemon=True)
@@ -163,6 +164,7 @@ class Committer:
         groups: dict[Verb[Any, Any], list[Write]] = {}
         for write in writes:
             groups.setdefault(write.verb, []).append(write)
+        before = self._db.total_changes
         self._db.execute("BEGIN IMMEDIATE")
         for verb in sorted(groups, key=_rank):
             group = groups[verb]
@@ -174,6 +176,9 @@ class Committer:
                     (write.result,) = verb.write([write.value])
         self._db.execute("COMMIT")
         self.commits += 1
+        if self._full and self._db.total_changes > before:  # what writes nothing needs no room
+            self._full = False
+            log.warning("%s can be written again: what waited goes on", self._file)
 
     def _roll_back(self) -> None:
         """SQLite has rolled back by itself after some errors. Failing here is the death of the thread."""
@@ -185,6 +190,9 @@ class Committer:
         if isinstance(error, sqlite3.Error):
             told: StoreError = store_error(error, self._file)
             told.__cause__ = error
+            if isinstance(told, StoreFull) and not self._full:
+                self._full = True
+                log.error("%s Until then nothing is accepted; runs and deliveries wait.", told)
             return told
         return error
 

@@ -97,7 +97,10 @@ def store_error(error: sqlite3.Error, file: object) -> StoreError:
     said = f"{error} ({getattr(error, 'sqlite_errorname', 'no code')})"
     primary = code & 0xFF
     if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and code not in _READING):
-        return StoreFull(f"{file} cannot grow: {said}. Nothing was written. Make room; no restart is needed.")
+        why = "" if primary == sqlite3.SQLITE_FULL else "; most likely the disk or a quota is full"
+        return StoreFull(
+            f"{file} cannot grow: {said}{why}. Nothing was written. Make room; no restart is needed."
+        )
     if primary in _UNUSABLE or primary == sqlite3.SQLITE_IOERR:
         return StoreUnusable(f"{file} cannot be used: {said}. Check the disk, or restore a backup.")
     return StoreError(f"{file} refused: {said}. Nothing was written.")

@@ -26,6 +26,10 @@ def act(what, argument):
     elif what == "wait":  # until the file is there
         while not os.path.exists(argument):
             time.sleep(0.02)
+    elif what == "chatter":  # until the file is there
+        while not os.path.exists(argument):
+            print("and another thing", "." * 100)
+            time.sleep(0.01)
     elif what == "atexit":
         atexit.register(lambda: (time.sleep(0.3), open(argument, "w").close()))
     elif what == "look":
