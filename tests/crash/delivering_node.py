@@ -166,7 +166,7 @@ async def main(folder: Path, link: str, point: str = RECEIVED, passages: str = "
     node.left.extend(await store.running_runs())
     watch(store, death)
     sender = Sender(EgressPolicy(allow_http=True, allow_loopback=True))
-    watched = WatchedSender(sender, (b"x-node", b"%d" % os.getpid()), death)
+    watched = WatchedSender(sender, (b"x-node", os.urandom(8).hex().encode()), death)
     dispatcher = Dispatcher(store, watched, signatures, CLOCK, random.random, policy=AT_ONCE_AGAIN)
     delivering = asyncio.create_task(dispatcher.run())
     asyncio.get_running_loop().add_reader(0, node.finish.set)

@@ -26,7 +26,7 @@ CHECKPOINT_AT = 40  # pages: many checkpoints in a short record
 
 
 class Hidden(Exception):
-    """This Python's SQLite is linked into it without its symbols."""
+    """This Python's SQLite is linked into it and cannot be reached from outside."""
 
 
 class Op(NamedTuple):
@@ -231,6 +231,8 @@ async def main(folder: Path, trace: Path, rounds: int, synchronous: str | None) 
         held = await take_up(store, RUNS)
         await asyncio.gather(*(work(store, run, lane, rounds, recorder.told) for run, lane in held))
         await store.close()
+    if not any(op.kind == "write" for op in recorder.trace):
+        raise Hidden  # the library that was found is not the one at work
     trace.write_bytes(pickle.dumps([tuple(op) for op in recorder.trace]))
 
 

@@ -7,12 +7,14 @@ sets CREWCAST_SOAK_SECONDS for the long form.
 import asyncio
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from crewcast.core.lane import Verdict
 from crewcast.dispatch.lanes import UNSETTLED
 from crewcast.dispatch.unordered import WINDOW
 from crewcast.store.sqlite import SQLiteStore
+from tests.crash.delivering_node import KINDS
 from tests.crash.kill_points import POINTS, RECEIVED
 from tests.support.receiver import Receiver, Request, check_lanes
 
@@ -143,9 +146,6 @@ def check(nodes: Nodes, subscriber: Subscriber) -> str:
     )
 
 
-KINDS = ("ordered", "free", "bad", "gone")
-
-
 def kind_of(request: Request) -> str:
     return request.path.split("/")[1].split("-")[0]
 
@@ -173,26 +173,26 @@ def check_order(answered: list[tuple[Request, int]], kinds: dict[str, str]) -> N
 
 
 def check_repetitions(answered: list[tuple[Request, int]], kinds: dict[str, str]) -> tuple[int, int]:
-    """An event that was accepted comes again only after a kill, and of a lane no more than one was in the air."""
-    by_node: dict[str, dict[tuple[str, str], Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    """An event that was accepted comes again only after a kill, and of a lane no more than one was in the air.
+
+    How many there were, and the most of a lane.
+    """
+    by_node: dict[str, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for one, status in answered:
+        if status < 300:
+            by_node[one.headers["x-node"]][one.headers["crewcast-kickoff-id"], one.path].append(one.event_id)
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     total = most = 0
-    for node, lanes in grouped(answered, by_node).items():
+    for node, lanes in by_node.items():
         for (run, path), events in lanes.items():
-            assert [event for event, n in events.items() if n > 1] == [], f"twice from node {node}"
-            again = len(seen[run, path] & events.keys())
+            twice = [event for event, n in Counter(events).items() if n > 1]
+            assert twice == [], f"more than once from node {node}"
+            again = len(seen[run, path].intersection(events))
             assert again <= (WINDOW if kinds[run] == "free" else 1) + UNSETTLED
-            seen[run, path] |= events.keys()
+            seen[run, path].update(events)
             total += again
             most = max(most, again)
     return total, most
-
-
-def grouped(answered, by_node):
-    for one, status in answered:
-        if status < 300:
-            by_node[one.headers["x-node"]][one.headers["crewcast-kickoff-id"], one.path][one.event_id] += 1
-    return by_node
 
 
 async def check_store(folder: Path, answered: list[tuple[Request, int]]) -> None:
@@ -217,43 +217,59 @@ async def check_store(folder: Path, answered: list[tuple[Request, int]]) -> None
 
 def test_no_kill_loses_an_event_or_its_order(tmp_path):
     dice = random.Random()
-    with Receiver() as receiver:
-        subscriber, nodes = Subscriber(receiver, dice), Nodes(tmp_path, receiver.url)
-        until = time.monotonic() + (SOAK or 6)
+
+    def story(nodes: Nodes, subscriber: Subscriber, until: float) -> None:
         while time.monotonic() < until:
-            node, before = nodes.start(), len(receiver.requests)
-            receiver.wait(lambda got, before=before: len(got) > before)
+            node = nodes.start()
+            wait_for_more(subscriber.requests)
             time.sleep(dice.uniform(0.05, 0.8))
             node.kill()
             nodes.killed(node, 5)
-        nodes.finish()
-        print(check(nodes, subscriber))
-        assert nodes.kills >= 3
+
+    assert told_over(tmp_path, dice, SOAK or 6, story) >= 3
 
 
 @pytest.mark.timeout(120 + 2 * SOAK)
 def test_each_point_between_append_and_settle_can_be_the_last(tmp_path):
     """Every point is the death of a node once, in the long form again and again until the time is over."""
     dice = random.Random()
-    rest = list(POINTS)
-    with Receiver() as receiver:
-        subscriber, nodes = Subscriber(receiver, dice), Nodes(tmp_path, receiver.url)
-        until = time.monotonic() + SOAK
-        while rest or time.monotonic() < until:
-            dice.shuffle(rest)
-            for point in rest:
-                passages = dice.randint(1, 30 if SOAK else 3)
-                if point == RECEIVED:
-                    node = nodes.start()
-                    subscriber.kill, subscriber.kill_at = node.kill, passages
-                else:
-                    node = nodes.start(point, str(passages))
-                try:
-                    nodes.killed(node, 30)
-                except subprocess.TimeoutExpired:
-                    pytest.fail(f"{point!r} was not passed {passages} times")
-                subscriber.kill_at = 0
-            rest = list(POINTS) if time.monotonic() < until else []
-        nodes.finish()
-        print(check(nodes, subscriber))
-        assert nodes.kills >= len(POINTS)
+
+    def story(nodes: Nodes, subscriber: Subscriber, until: float) -> None:
+        for point in dice.sample(POINTS, len(POINTS)):
+            passages = dice.randint(1, 30 if SOAK else 3)
+            if point == RECEIVED:
+                node = nodes.start()
+                subscriber.kill, subscriber.kill_at = node.kill, passages
+            else:
+                node = nodes.start(point, str(passages))
+            try:
+                nodes.killed(node, 30)
+            except subprocess.TimeoutExpired:
+                pytest.fail(f"{point!r} was not passed {passages} times")
+            subscriber.kill_at = 0
+
+    assert told_over(tmp_path, dice, SOAK, story) >= len(POINTS)
+
+
+def told_over(
+    folder: Path, dice: random.Random, seconds: float, story: Callable[[Nodes, Subscriber, float], None]
+) -> int:
+    """The story at least once, each time on a new folder, since all that was sent is kept; the kills of all."""
+    over = time.monotonic() + seconds
+    kills = 0
+    while not kills or time.monotonic() < over:
+        with Receiver() as receiver:
+            subscriber, nodes = Subscriber(receiver, dice), Nodes(folder / f"after-{kills}", receiver.url)
+            story(nodes, subscriber, min(over, time.monotonic() + 30))
+            nodes.finish()
+            print(check(nodes, subscriber))
+        shutil.rmtree(nodes.folder)
+        kills += nodes.kills
+    return kills
+
+
+def wait_for_more(requests: list[Request]) -> None:
+    before, until = len(requests), time.monotonic() + 30
+    while len(requests) == before:
+        assert time.monotonic() < until
+        time.sleep(0.01)
