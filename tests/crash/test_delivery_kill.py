@@ -1,7 +1,7 @@
 """kill -9 between append and settle: nothing acknowledged is lost, order holds, what repeats is bounded.
 
-Once at random moments under load, once at each point that `kill_points` names. A few seconds each here; `make soak`
-sets CREWCAST_SOAK_SECONDS for the long form.
+Once at random moments under load, once at each point that `kill_points` names. A few seconds each here;
+`make soak` sets CREWCAST_SOAK_SECONDS for the long form.
 """
 
 import asyncio
