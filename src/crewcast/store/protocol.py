@@ -125,6 +125,14 @@ def level(error: StoreError) -> int:
     return logging.DEBUG if isinstance(error, StoreFull) else logging.ERROR
 
 
+def level(error: StoreError) -> int:
+    """At which it is logged by who waits it out.
+
+    A full disk meets everybody at once, again and again: the store says once that it began and once that it ended.
+    """
+    return logging.DEBUG if isinstance(error, StoreFull) else logging.ERROR
+
+
 HintListener = Callable[[Hint, str], None]
 
 
