@@ -32,8 +32,8 @@ class Hidden(Exception):
 class Op(NamedTuple):
     """`file` is an inode's number here, since a name may mean one file after the other.
 
-    write (`at`, `data`), truncate (`at` is the new size), sync; create and delete (`name`), folder (all names so far
-    are on the disk); told (`data` is what was acknowledged).
+    write (`at`, `data`), truncate (`at` is the new size), sync; create and delete (`name`), folder (all names so
+    far are on the disk); told (`data` is what was acknowledged).
     """
 
     kind: str

@@ -1,8 +1,9 @@
 """A power cut at any moment: what was acknowledged is there, and what is there is whole.
 
-A store at work is recorded at the edge of SQLite and the disk (`recorded_disk`). A disk keeps what was synced; of what
-was not it may keep everything, nothing, or any part in any order, down to a sector of a write. Such disks are made for
-moments of the record, and each is opened as the next server would. `make soak` sets CREWCAST_SOAK_SECONDS for more of them.
+A store at work is recorded at the edge of SQLite and the disk (`recorded_disk`). A disk keeps what was synced;
+of what was not it may keep everything, nothing, or any part in any order, down to a sector of a write. Such disks
+are made for moments of the record, and each is opened as the next server would. `make soak` sets
+CREWCAST_SOAK_SECONDS for more of them.
 """
 
 import asyncio
@@ -68,7 +69,7 @@ class Disk:
         return names
 
     def left(self, folder: Path, keep: Keep, dice: random.Random | None) -> None:
-        """Makes `folder` as a power cut may leave it now. Names are kept from the first one on: without `dice` none."""
+        """Makes `folder` as a power cut may leave it now: of names some first ones are kept, without `dice` none."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         kept = [one for op in self.unsynced if (one := keep(op)) is not None]

@@ -126,8 +126,9 @@ class Hint(StrEnum):
 
 
 def level(error: StoreError) -> int:
-    """At which it is logged by who waits it out. A full disk meets everybody at once and again and again: the store
-    says once that it began and once that it ended.
+    """At which it is logged by who waits it out.
+
+    A full disk meets everybody at once, again and again: the store says once that it began and once that it ended.
     """
     return logging.DEBUG if isinstance(error, StoreFull) else logging.ERROR
 
