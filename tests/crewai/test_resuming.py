@@ -182,23 +182,6 @@ def build():
     assert run.effects == [["after"]]
 
 
-def test_a_tool_that_may_be_used_once_is_not_used_again(cut):
-    run, _ = cut(
-        """
-@tool("Once", max_usage_count=1)
-def limited(word: str) -> str:
-    "Look a word up once."
-    note("limited", word)
-    return word
-def build():
-    a = worker([call("once", word="a")], "done", [call("once", "call_2", word="b")], "done", "done", native=True, tools=[limited])
-    c = worker(lambda: once("now") or answer("c"), answer("c"), role="C")
-    return crew(task(a, "a"), task(c, "c"), task(a, "b"))
-"""
-    )
-    assert run.effects == [["limited", "a"]]
-
-
 # Reviews, and processes that are cut
 
 REVIEWED = """

@@ -257,11 +257,10 @@ def build():
 def test_an_agent_that_plans_does_not_plan_again(review):
     run = review(
         """
-from crewai.agent.planning_config import PlanningConfig
-plan = json.dumps({"plan": "think", "steps": [], "ready": True})
+from crewai import PlanningConfig
 def build():
-    writer = worker([call("create_reasoning_plan", plan="think", steps=[], ready=True)], answer("a draft"), answer("a better one"),
-                    planning_config=PlanningConfig(max_attempts=1), native=True)
+    writer = worker("1. Look. READY: I am ready to execute the task.", answer("a draft"), answer("a better one"),
+                    planning_config=PlanningConfig(max_attempts=1))
     return crew(task(writer, "draft", human_input=True))
 """,
         reject("longer"),

@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -153,11 +153,8 @@ class Journal:
             task.description = descriptions[task_id]
 
     def _restore_usage(self) -> None:
-        usage = self.entries.get("usage") or {}
-        for llm, used in zip(llms_of(self.crew), usage.get("llms", []), strict=False):
+        for llm, used in zip(llms_of(self.crew), self.entries.get("usage") or [], strict=False):
             llm._token_usage.update(used)  # noqa: SLF001
-        for name, tool in _limited_tools(self.crew):
-            tool.current_usage_count = usage.get("tools", {}).get(name, tool.current_usage_count)
 
     def _restore_outputs(self) -> None:
         """CrewAI starts at the first task without an output and runs all after it; what is done there answers at once."""
@@ -256,12 +253,8 @@ class Journal:
             for n, (task_id, task) in enumerate(tasks)
             if hasattr(task, "condition") and task.output is None and n < last
         ]
-        usage = {
-            "llms": [dict(llm._token_usage) for llm in llms_of(crew)],  # noqa: SLF001
-            "tools": {name: tool.current_usage_count for name, tool in _limited_tools(crew)},
-        }
         return {
-            "usage": usage,
+            "usage": [dict(llm._token_usage) for llm in llms_of(crew)],  # noqa: SLF001
             "spent": dict(self._control.spent),
             **({"skipped": skipped} if skipped else {}),
         }
@@ -348,18 +341,6 @@ def llms_of(crew: Any) -> list[Any]:
     manager = getattr(crew.manager_agent, "llm", None) or crew.manager_llm
     found = {id(llm): llm for llm in [*(getattr(agent, "llm", None) for agent in crew.agents), manager]}
     return [llm for llm in found.values() if hasattr(llm, "_token_usage")]
-
-
-def _limited_tools(crew: Any) -> "Iterator[tuple[str, Any]]":
-    """The tools that may be used so many times only, under names that are the same in every process."""
-    owners: list[tuple[str, Sequence[Any] | None]] = [
-        ("agent-" + str(n), getattr(agent, "tools", None)) for n, agent in enumerate(crew.agents, 1)
-    ]
-    owners += [("task-" + str(n), task.tools) for n, task in enumerate(crew.tasks, 1)]
-    for owner, tools in owners:
-        for n, tool in enumerate(tools or [], 1):
-            if getattr(tool, "max_usage_count", None) is not None:
-                yield owner + ":" + str(n), tool
 
 
 def _answer(task: Any, output: Any) -> None:

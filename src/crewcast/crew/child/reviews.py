@@ -122,8 +122,8 @@ class Reviews:
         if hasattr(context.agent, "tools_results"):
             context.agent.tools_results = list(pending["tools_results"])
         for tool in context.tools or []:
-            if tool.name in pending["tool_use"]:
-                tool.current_usage_count = pending["tool_use"][tool.name]
+            for each in _counting(tool):
+                each.current_usage_count = pending["tool_use"].get(tool.name, 0)
         task.retry_count = pending["retry_count"]
         counts = {int(index): count for index, count in pending["guardrail_counts"].items()}
         task._guardrail_retry_counts = counts  # noqa: SLF001
@@ -213,7 +213,10 @@ class Reviews:
                 "guardrail_counts": {str(n): count for n, count in task._guardrail_retry_counts.items()},  # noqa: SLF001
                 "tool_failures": [each.model_dump(mode="json") for each in failures],
                 "tools_results": list(getattr(context.agent, "tools_results", None) or []),
-                "tool_use": {tool.name: tool.current_usage_count for tool in context.tools or []},
+                "tool_use": {
+                    tool.name: max(each.current_usage_count for each in _counting(tool))
+                    for tool in context.tools or []
+                },
             }
         except Exception:
             return None
@@ -238,6 +241,12 @@ def load_answer(dumped: Entries, task: Any) -> Any:
     if dumped["is_model"]:
         output = (task.response_model or task.output_pydantic or task.output_json).model_validate(output)
     return finish(thought=dumped["thought"], output=output, text=dumped["text"])
+
+
+def _counting(tool: Any) -> list[Any]:
+    """The objects that count how often the task has used this tool: a ReAct step asks one, a native call the other."""
+    original = getattr(tool, "_original_tool", None)
+    return [tool] if original is None else [tool, original]
 
 
 def _used(task: Any) -> int:
