@@ -17,7 +17,7 @@ from crewcast.core.errors import StoreError
 from crewcast.core.event import Event
 from crewcast.core.review import Due, Review
 from crewcast.core.review_link import ReviewLinks
-from crewcast.core.run import Run
+from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import Store, level
 
 log = logging.getLogger("crewcast.reviews")
@@ -51,20 +51,19 @@ class Deadlines:
             await self._clock.wait(never, pause)
 
     async def pass_once(self) -> int:
-        """Does what is due by now; how much that was."""
-        now = self._clock.now()
-        found = await self._store.due_reviews(now, AT_ONCE)
-        for review in found:
+        """Does what is due by now; how much that was. What another has done meanwhile is not counted."""
+        now, done = self._clock.now(), 0
+        for review in await self._store.due_reviews(now, AT_ONCE):
             run = await self._store.run(review.run_id)
             if run is None:
                 continue
             if reviews.due(review, now) is Due.REMINDER:
-                await self._remind(review, run, now)
+                done += await self._remind(review, run, now)
             else:
-                await self._expire(review, run, now)
-        return len(found)
+                done += await self._expire(review, run, now)
+        return done
 
-    async def _remind(self, review: Review, run: Run, now: int) -> None:
+    async def _remind(self, review: Review, run: Run, now: int) -> bool:
         draft = webhooks.human_input(
             run.id,
             review.task_id,
@@ -76,24 +75,31 @@ class Deadlines:
             expires_at=review.expires_at,
             meta=_meta(run),
         )
-        await self._store.remind(
+        return await self._store.remind(
             reviews.remind(review, now), run, replace(run, seq=run.seq + 1), [self._event(run, draft)]
         )
 
-    async def _expire(self, review: Review, run: Run, now: int) -> None:
-        after = reviews.expire(review, now)
-        if after.decision is not None:
-            if await self._store.decide(after, run, runs.resume(run), []):
-                log.info(
-                    "run %s: task %s is decided by its deadline: %s", run.id, review.task_id, after.decision
-                )
-            return
-        tasks = journal.finished_tasks(await self._store.journal(run.id))
-        waited = show((now - review.asked_at) // SECOND * SECOND)
-        error = f"nobody decided about task {review.task_id} within {waited}"
-        ended, draft = endings.failed(run, error, list(tasks.values()), _meta(run), now)
-        if await self._store.decide(after, run, replace(ended, seq=run.seq + 1), [self._event(run, draft)]):
-            log.warning("run %s: %s", run.id, error)
+    async def _expire(self, review: Review, run: Run, now: int) -> bool:
+        after, held = reviews.expire(review, now), False
+        if run.state is RunState.RUNNING:
+            # Its process waits in place, and is told by its worker.
+            held = await self._store.decide(after, run, run, [])
+            if held and after.decision is None:
+                await self._store.request_stop(run.id, f"the deadline of task {review.task_id}")
+        elif after.decision is not None:
+            held = await self._store.decide(after, run, runs.resume(run), [])
+        else:
+            tasks = journal.finished_tasks(await self._store.journal(run.id))
+            waited = show((now - review.asked_at) // SECOND * SECOND)
+            error = f"nobody decided about task {review.task_id} within {waited}"
+            ended, draft = endings.failed(run, error, list(tasks.values()), _meta(run), now)
+            event = self._event(run, draft)
+            held = await self._store.decide(after, run, replace(ended, seq=run.seq + 1), [event])
+        if held:
+            log.info(
+                "run %s: the time for task %s is over: %s", run.id, review.task_id, after.decision or "fail"
+            )
+        return held
 
     def _event(self, run: Run, draft: Draft) -> Event:
         return webhooks.encode(draft, run.id, run.seq + 1, run.attempt, self._max_event_bytes)

@@ -120,7 +120,8 @@ async def status(request: Request) -> Response:
     context.token(request)
     run = await run_of(context, request, request.path_params["kickoff_id"])
     last = await context.store.last_event(run.id, Channel.CREW) if run.state.ended else None
-    review = await context.store.review(run.id) if run.state is RunState.WAITING else None
+    asking = run.state in (RunState.WAITING, RunState.RUNNING)
+    review = await context.store.review(run.id) if asking else None
     crew = context.crews.get(run.crew)
     total = crew.total_tasks() if crew is not None else None
     return answer(bodies.status(run, context.clock.now(), last, total, review, context.paused_status))

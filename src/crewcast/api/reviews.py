@@ -53,13 +53,21 @@ async def decide(
             if reviews.same(found, decision):
                 return found
             raise resumes.not_pending(found, _why(found, run))
-        if run.state is not RunState.WAITING:
+        if run.state not in (RunState.WAITING, RunState.RUNNING):
             raise resumes.not_pending(None, f" (the run is {run.state})")
+        in_place = run.state is RunState.RUNNING
+        if in_place and subscriptions is not None:
+            raise Problem(
+                422,
+                "Validation Error",
+                "This run waits in its own process, and its webhook URLs cannot be changed with the decision",
+            )
         now = context.clock.now()
         if found.expires_at is not None and found.expires_at <= now:
             raise resumes.not_pending(None, f": the time for task {found.task_id} is over")
         after = reviews.decide(found, decision, now)
-        if await store.decide(after, run, runs.resume(run), [], subscriptions):
+        resumed = run if in_place else runs.resume(run)
+        if await store.decide(after, run, resumed, [], subscriptions):
             return after
 
 

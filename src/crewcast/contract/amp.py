@@ -34,8 +34,10 @@ def status(
     """The answer of `GET /status/{kickoff_id}`; `crew_event` is the run's last if it has ended, `review` what it
     waits for, `paused` the word for that.
     """
-    word, state = STATES[run.state]
-    if run.state is RunState.WAITING:
+    asks = review is not None and review.state is ReviewState.PENDING
+    # One that waits in its own process waits all the same.
+    word, state = STATES[RunState.WAITING if asks else run.state]
+    if state == "PAUSED":
         word = paused
     total = run.total_tasks if run.total_tasks is not None else total_tasks
     body: JSON = {
@@ -52,7 +54,7 @@ def status(
         body["current_task"] = run.current_task
     if run.started_at is not None:
         body["execution_time"] = seconds(run, now)
-    if review is not None and review.state is ReviewState.PENDING:
+    if asks and review is not None:
         body["awaiting"] = {
             "task_id": review.task_id,
             "output": review.output,

@@ -18,7 +18,7 @@ from crewcast.core.backoff import SECOND
 from crewcast.core.errors import StoreError
 from crewcast.core.review import Review
 from crewcast.core.review_link import ReviewLinks
-from crewcast.core.run import Run
+from crewcast.core.run import Run, RunState
 from crewcast.crew import mapping
 from crewcast.store.protocol import Store, level
 
@@ -45,6 +45,7 @@ class Record:
         self.run = run
         self.held = True
         self.paused = False
+        self.asks: Review | None = None  # what its process waits for in place
         self._shared = shared
         self._clock = shared.clock
         self._meta: JSON | None = msgspec.json.decode(run.meta) if run.meta else None
@@ -74,7 +75,8 @@ class Record:
                     # One that was to stop does not wait for long: the worker ends it as soon as it hears.
                     run, review, told = self._paused(run, message)
                     drafts += told
-                    break
+                    if not message.get("in_place"):
+                        break
                 case "finished":
                     now = self._clock.now()
                     run, draft = endings.completed(run, message["output"], message["tasks"], self._meta, now)
@@ -147,7 +149,8 @@ class Record:
             asked_at=now,
             expires_at=expires_at,
             default=None if expires_at is None else wanted.default,
-            remind_every=wanted.remind_every,
+            # A process that waits in place holds the log, and nobody else adds reminders to it.
+            remind_every=None if message.get("in_place") else wanted.remind_every,
             pass_feedback=wanted.pass_feedback,
         )
         told = [
@@ -173,7 +176,11 @@ class Record:
                 meta=self._meta,
             ),
         ]
-        return runs.pause(run, now), reviews.ask(review), told
+        if message.get("in_place"):
+            log.warning("run %s waits for a person in its own process, and keeps its place", run.id)
+        else:
+            run = runs.pause(run, now)
+        return run, reviews.ask(review), told
 
     def _review_terms(self) -> ReviewTerms:
         return terms.of_run(self.run.options).review or self._shared.review(self.run.crew)
@@ -209,7 +216,10 @@ class Record:
                 break
         if held:
             self.run = run
-            self.paused = review is not None
+            if review is not None:
+                self._reviews = review.number
+                self.asks = review if run.state is RunState.RUNNING else None
+                self.paused = self.asks is None
         else:
             self.held = False
             log.warning("run %s is not ours any more; its child is stopped", run.id)

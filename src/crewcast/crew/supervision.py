@@ -9,6 +9,7 @@ from enum import Enum, auto
 from crewcast.clock import Clock
 from crewcast.contract.webhooks import JSON
 from crewcast.core.backoff import SECOND
+from crewcast.core.review import Choice, Review, ReviewState
 from crewcast.crew.host import Child
 from crewcast.crew.record import Record
 
@@ -101,6 +102,21 @@ class Supervision:
         self._killed = self._killed or why
         self._child.kill()
 
+    async def answer(self, review: Review) -> None:
+        """What was decided about that for which the child waits in place."""
+        if self._record.asks is None or self._record.asks.number != review.number:
+            return
+        if review.state is ReviewState.DECIDED:
+            self._record.asks = None
+            # A wait for a person is no work, and no silence.
+            self._heard = now = self._clock.now()
+            self._began += now - review.asked_at
+            await self._child.send({"op": "decision", **decision_of(review)})
+
+    @property
+    def asks(self) -> Review | None:
+        return self._record.asks
+
     async def _watch(self) -> None:
         """Ends a child that says nothing for too long, or works for too long."""
         never = asyncio.Event()
@@ -108,6 +124,8 @@ class Supervision:
             moment, why = until
             if (left := moment - self._clock.now()) > 0:
                 await self._clock.wait(never, left)
+            elif self._record.asks is not None:
+                await self._clock.wait(never, SECOND)
             elif not self._record.over:
                 self._kill(why)
                 return
@@ -156,6 +174,15 @@ class Supervision:
             self._heard = self._clock.now()
             await arrived.put(message)
         await arrived.put(None)
+
+
+def decision_of(review: Review) -> JSON:
+    """A decided review for the child."""
+    return {
+        "approve": review.decision is Choice.APPROVE,
+        "feedback": review.feedback,
+        "pass_feedback": review.pass_feedback,
+    }
 
 
 async def how_it_ended(child: Child) -> str:

@@ -17,13 +17,12 @@ from crewcast.contract.terms import ReviewTerms
 from crewcast.contract.webhooks import JSON
 from crewcast.core.backoff import SECOND
 from crewcast.core.errors import StoreError
-from crewcast.core.review import Choice
 from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run, RunState
 from crewcast.crew.host import Child
 from crewcast.crew.record import Record, Recording
 from crewcast.crew.served import LoadError, RunJob, ServedCrew, log_file, make_private, storage_folder
-from crewcast.crew.supervision import Left, Patience, Supervision, how_it_ended
+from crewcast.crew.supervision import Left, Patience, Supervision, decision_of, how_it_ended
 from crewcast.store.protocol import Hint, Store, level
 
 log = logging.getLogger("crewcast.worker")
@@ -104,7 +103,7 @@ class Worker:
         """Claims and works until cancelled. An error of the store is waited out, never fatal."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew())
-            group.create_task(self._look_for_stops())
+            group.create_task(self._look_for_words())
             while True:
                 try:
                     await self._claim(group)
@@ -168,14 +167,19 @@ class Worker:
                     for work in self._supervised.values():
                         work.beat()
 
-    async def _look_for_stops(self) -> None:
-        """Runs of ours that somebody asked to stop, at this node or at another."""
+    async def _look_for_words(self) -> None:
+        """Runs of ours that somebody asked to stop, at this node or at another, and what people decided about
+        those whose process waits in place.
+        """
         while True:
             await self._clock.wait(self._wake_stops, POLL_EVERY)
             self._wake_stops.clear()
             try:
                 for run_id in await self._store.stops(self._lease_token):
                     await self._stop(run_id)
+                for run_id, work in tuple(self._supervised.items()):
+                    if work.asks is not None and (review := await self._store.review(run_id)) is not None:
+                        await work.answer(review)
             except StoreError as e:
                 log.log(level(e), "stops cannot be read: %s", e)
 
@@ -319,11 +323,7 @@ class Worker:
         review = await self._store.review(run.id)
         if review is None or review.decision is None:
             return None
-        return {
-            "approve": review.decision is Choice.APPROVE,
-            "feedback": review.feedback or "",
-            "pass_feedback": review.pass_feedback,
-        }
+        return decision_of(review)
 
     async def _forget_storage(self, run_id: str) -> None:
         await asyncio.to_thread(shutil.rmtree, storage_folder(self._data, run_id), ignore_errors=True)

@@ -11,6 +11,7 @@ from crewcast.core.run import Run
 
 class ReviewStore(Protocol):
     """A waiting run asks one thing: it has the one pending review that `append` wrote with its move to `waiting`.
+    A running one may ask one thing in place; its review is void once the run is not running any more.
 
     `decide`, `conclude`, `append` of what comes later and `delete_run` exclude each other: of those that are
     called at once one holds, the others are told False, and after a crash either one of them is there, with all
@@ -55,6 +56,10 @@ class ReviewStore(Protocol):
         False, and nothing is written, if the review is not pending any more, or the run is not in the state of
         `before` or its log has moved on. So of many decisions one holds, whoever makes them. The attempts of the
         run, its lease and its work are not changed.
+
+        A run whose process waits in place is running (`append` had its review without a move): then `after` is
+        `before`, nothing of the run is changed, and False means that the review is not pending or the run not
+        running any more.
 
         With `subscriptions` those are the URLs of the run from its next event on (`before.seq + 1`, the first of
         `events`), each with its channels and authentication; without, nothing changes. A URL that is not among

@@ -81,9 +81,12 @@ def _append_beside(db: Session, keys: RunKeys, values: Sequence[Append]) -> None
     entries = [(keys.of(value.run.id), value.journal) for value in values if value.journal]
     if entries:
         journal.write(db, entries)
-    for value in values:
-        if value.review is not None:
-            reviews.ask(db, keys.of(value.run.id), value.review)
+    for run, *_, review in values:
+        if review is not None:
+            reviews.ask(db, keys.of(run.id), review)
+        elif run.state is not RunState.RUNNING:
+            # What a process asked in place, nobody answers any more.
+            db.write("void_review", {"run": keys.of(run.id), "at": run.finished_at, "by": run.stop})
 
 
 def _append_events(

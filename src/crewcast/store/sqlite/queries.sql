@@ -143,6 +143,10 @@ SET state = :state, seq = :seq, total_tasks = :total_tasks, completed_tasks = :c
     continues = :continues, stop = coalesce(stop, :stop)
 WHERE key = :key AND state = :seen_state AND seq = :seen_seq AND lease_token IS NULL
 
+-- name: is_running
+-- One row if it is.
+SELECT 1 FROM run WHERE key = :key AND state = 'running'
+
 -- name: request_stop
 -- The first who asks is who is told of. Only somebody at work has to be asked.
 UPDATE run SET stop = :by WHERE key = :key AND state = 'running' AND stop IS NULL

@@ -46,7 +46,8 @@ def ask(db: Session, run: int, review: Review) -> None:
 
 
 def check_asked(run: Run, review: Review) -> None:
-    if review.run_id != run.id or review.state != ReviewState.PENDING or run.state is not RunState.WAITING:
+    asks = run.state in (RunState.WAITING, RunState.RUNNING)
+    if review.run_id != run.id or review.state != ReviewState.PENDING or not asks:
         raise ValueError(f"run {run.id} is {run.state}: it cannot ask what review {review.number} asks")
 
 
@@ -56,7 +57,13 @@ def decide(db: Session, keys: RunKeys, log: Log, value: Decide) -> bool:
         raise ValueError(f"run {before.id}: review {review.number} is not decided")
     key = keys.of(before.id)
     pending = _pending(db, key, review, before)
-    if pending is None or not _move(db, key, before, after, events):
+    if before.state is RunState.RUNNING:
+        # Its process waits in place: the run goes on by itself, and what moved it on is no obstacle.
+        if after != before or events or wanted is not None:
+            raise ValueError(f"run {before.id} is at work: a decision changes nothing but its review")
+        if pending is None or db.first("is_running", {"key": key}) is None:
+            return False
+    elif pending is None or not _move(db, key, before, after, events):
         return False
     db.write("settle_review", rows.review_columns(key, review))
     if wanted is not None:
