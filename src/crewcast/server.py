@@ -189,6 +189,7 @@ class _Node:
             check_url=egress.check_url,
             random=os.urandom,
             links=links,
+            reseal=lambda lane, run_id: _resealed(master, lane, run_id),
             paused_status=settings.paused_status,
             max_event_bytes=settings.max_event_bytes,
             log_file=lambda run_id: log_file(data, run_id),
@@ -312,6 +313,12 @@ def _opened(master: bytes, lane: Lane) -> list[tuple[bytes, bytes]]:
     if lane.auth is None:
         return []
     return auth_headers(Authentication.decode(open_sealed(master, lane.auth, lane.run_id, lane.url)))
+
+
+def _resealed(master: bytes, lane: Lane, run_id: str) -> bytes | None:
+    if lane.auth is None:
+        return None
+    return seal(master, open_sealed(master, lane.auth, lane.run_id, lane.url), run_id, lane.url)
 
 
 def _view(crew: ServedCrew) -> CrewView:

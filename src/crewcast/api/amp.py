@@ -66,23 +66,15 @@ async def kickoff(request: Request) -> Response:
     """Starts a run: stored and durable before the answer; the same Idempotency-Key gives the same run."""
     context = context_of(request)
     token = context.token(request)
-    name = _idempotency_key(request)
     crew = context.crew(_named(request))
     body = await read_body(request, context.max_body_bytes)
     now = context.clock.now()
     # The same body for another crew is another request.
-    digest = hashlib.sha256(crew.name.encode() + b"\0" + body).digest()
-    key = None if name is None else IdempotencyKey(token, name, digest)
+    key = wanted_key(request, token, crew.name, body)
     # What was accepted once is answered again, whatever is known or refused by now.
     if key is not None and (earlier := await context.store.earlier(key, now)):
-        return _started(earlier, [])
-    if context.draining:
-        raise Problem(
-            503,
-            "Service Unavailable",
-            "The server is stopping and takes no kickoffs; try again soon",
-            headers={"retry-after": "5"},
-        )
+        return started(earlier, [])
+    refuse_while_draining(context)
     await crew.refresh()
     asked = parse_kickoff(body, crew.known(), context.check_url)
     run = new_run(
@@ -98,10 +90,21 @@ async def kickoff(request: Request) -> Response:
         timeout=asked.timeout,
     )
     created = await context.store.create_run(run, new_lanes(run.id, asked, context.seal), key, now)
-    return _started(created, asked.warnings)
+    return started(created, asked.warnings)
 
 
-def _started(created: Created, warnings: list[str]) -> Response:
+def refuse_while_draining(context: Context) -> None:
+    if context.draining:
+        raise Problem(
+            503,
+            "Service Unavailable",
+            "The server is stopping and takes no kickoffs; try again soon",
+            headers={"retry-after": "5"},
+        )
+
+
+def started(created: Created, warnings: list[str], more: JSON | None = None) -> Response:
+    """The answer to what began a run, or had begun it before."""
     if created.conflict:
         raise Problem(
             422,
@@ -109,7 +112,7 @@ def _started(created: Created, warnings: list[str]) -> Response:
             "This Idempotency-Key was used for another body within the last 24 hours; use a new key",
             {"field": "Idempotency-Key"},
         )
-    reply: dict[str, object] = {"kickoff_id": created.run_id, "execution_id": created.run_id}
+    reply: JSON = {"kickoff_id": created.run_id, "execution_id": created.run_id, **(more or {})}
     if warnings:
         reply["warnings"] = warnings
     return answer(reply, headers={"idempotency-replayed": "true"} if created.replayed else None)
@@ -132,13 +135,19 @@ def _named(request: Request) -> str | None:
     return name
 
 
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
+def wanted_key(request: Request, token: str, about: str, body: bytes) -> IdempotencyKey | None:
+    """The request's Idempotency-Key, for this body about this.
+
+    Raises Problem 422 for one that is none.
+    """
+    name = request.headers.get("idempotency-key")
+    if name is None:
+        return None
+    if not 0 < len(name) <= MAX_KEY_LENGTH:
         raise Problem(
             422,
             "Validation Error",
             f"Idempotency-Key must have 1 to {MAX_KEY_LENGTH} characters",
             {"field": "Idempotency-Key"},
         )
-    return key
+    return IdempotencyKey(token, name, hashlib.sha256(about.encode() + b"\0" + body).digest())

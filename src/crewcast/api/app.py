@@ -22,6 +22,7 @@ from crewcast.contract.kickoff import CrewInputs, Seal, UrlCheck
 from crewcast.contract.problem import Problem
 from crewcast.core.errors import StoreError
 from crewcast.core.keyring import KeyRing
+from crewcast.core.lane import Lane
 from crewcast.core.review_link import PATH as REVIEW_PATH
 from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run
@@ -69,6 +70,7 @@ class Context:
     keys: KeyRing
     seal: Seal
     links: ReviewLinks
+    reseal: Callable[[Lane, str], bytes | None]  # a lane's authentication, for the same URL in another run
     default_crew: str | None = None
     paused_status: str = "awaiting_human_feedback"
     max_event_bytes: int = 256 * 1024
@@ -100,7 +102,7 @@ class Context:
 
 
 def create_app(context: Context) -> ASGIApp:
-    from crewcast.api import amp, deliveries, documents, review_page, reviews, runs, secrets
+    from crewcast.api import amp, deliveries, documents, reruns, review_page, reviews, runs, secrets
 
     routes = [
         Route("/", amp.healthy, methods=["GET"]),
@@ -125,6 +127,7 @@ def create_app(context: Context) -> ASGIApp:
         Route("/api/v1/runs/{kickoff_id}/events/{seq}", runs.event, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/deliveries", runs.deliveries, methods=["GET"]),
         Route("/api/v1/runs/{kickoff_id}/logs", runs.logs, methods=["GET"]),
+        Route("/api/v1/runs/{kickoff_id}/rerun", reruns.rerun, methods=["POST"]),
         Route("/api/v1/runs/{kickoff_id}", deliveries.delete, methods=["DELETE"]),
         Route("/api/v1/reviews", reviews.listed, methods=["GET"]),
         Route("/api/v1/undelivered", deliveries.undelivered, methods=["GET"]),

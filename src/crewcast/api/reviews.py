@@ -27,8 +27,10 @@ async def resume(request: Request) -> Response:
     asked = parse_resume(await read_body(request, context.max_body_bytes), context.check_url)
     run = await run_of(context, request, asked.kickoff_id)
     found = await _meant(context, run, asked)
-    lanes = await context.store.lanes(run.id)
-    subscriptions = resumes.taken_over(lanes, asked, run.id, context.seal)
+    subscriptions = None
+    if asked.change.moved:
+        lanes = await context.store.lanes(run.id)
+        subscriptions = resumes.taken_over(lanes, asked.change, run.id, context.seal)
     decision = Decision(
         asked.approve, asked.feedback, _who(request), _how(request), pass_feedback=found.pass_feedback
     )

@@ -5,6 +5,7 @@ Where AMP's published descriptions and the deployed AMP differ, both are served 
 
 import msgspec
 
+from crewcast.contract import terms
 from crewcast.contract.problem import Problem
 from crewcast.contract.webhooks import JSON
 from crewcast.core import moment
@@ -48,6 +49,8 @@ def status(
         "state": state,
         "progress": {"completed_tasks": run.completed_tasks, "total_tasks": total},
     }
+    if (earlier := terms.of_run(run.options).rerun_of) is not None:
+        body["rerun_of"] = earlier
     if total is None:
         del body["progress"]["total_tasks"]
     if run.current_task is not None:

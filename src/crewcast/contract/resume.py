@@ -18,11 +18,28 @@ NOT_PENDING = "Execution is not in pending human input state"
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What a request says of a run's webhooks: `given` are the URLs that take over, `ended` the channels that go
+    nowhere any more. What is in neither stays as it is.
+    """
+
+    given: Subscribers
+    ended: Channel
+
+    @property
+    def moved(self) -> Channel:
+        moved = self.ended
+        for _, _, channels in self.given.lanes:
+            moved |= channels
+        return moved
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     """A person's decision about the task at which a run waits, and where its events go from then on.
 
     `task_id` is the task's name, its number from 1, or its UUID. `review`: the number of the review that is meant,
-    where the newest is not. `given` are the URLs that take over, `ended` the channels that go nowhere any more.
+    where the newest is not.
     """
 
     kickoff_id: str
@@ -30,8 +47,7 @@ class Resume:
     feedback: str
     approve: bool
     review: int | None
-    given: Subscribers
-    ended: Channel
+    change: Change
     warnings: list[str]
 
     def means(self, review: Review) -> bool:
@@ -51,6 +67,13 @@ def parse_resume(body: bytes, check_url: UrlCheck) -> Resume:
     feedback = _field(request, ("human_feedback", "humanFeedback"), str, "a text")
     approve = _field(request, ("is_approve", "isApprove"), bool, "true or false")
     warnings: list[str] = []
+    change = parse_change(request, check_url, warnings)
+    review = parse_whole("review", request.get("review"), 1, 1 << 31)
+    return Resume(kickoff_id, str(task_id), feedback, approve, review, change, warnings)
+
+
+def parse_change(request: JSON, check_url: UrlCheck, warnings: list[str]) -> Change:
+    """Raises Problem 422."""
     given = parse_subscribers(request, check_url, warnings)
     named = [channel for name, channel in URL_FIELDS.items() if name in request]
     named += [Channel.HUMAN_INPUT] if HUMAN_INPUT in request else []
@@ -59,26 +82,20 @@ def parse_resume(body: bytes, check_url: UrlCheck) -> Resume:
         ended |= channel
     for _, _, channels in given.lanes:
         ended &= ~channels
-    review = parse_whole("review", request.get("review"), 1, 1 << 31)
-    return Resume(kickoff_id, str(task_id), feedback, approve, review, given, ended, warnings)
+    return Change(given, ended)
 
 
-def taken_over(lanes: Sequence[Lane], asked: Resume, run_id: str, seal: Seal) -> list[Lane] | None:
-    """The run's subscriptions as they are from now on; None if the decision changes none.
+def taken_over(lanes: Sequence[Lane], change: Change, run_id: str, seal: Seal) -> list[Lane]:
+    """The subscriptions of a run with these lanes, as they are after a change.
 
     A URL that stays keeps its authentication, unless another is given for it; a new one never gets an old one's.
     """
     before = [lane for lane in lanes if not lane.fixed and lane.closed is None and lane.channels]
-    moved = asked.ended
-    for _, _, channels in asked.given.lanes:
-        moved |= channels
-    if not moved:
-        return None
-    after = {lane.url: replace(lane, channels=lane.channels & ~moved) for lane in before}
+    after = {lane.url: replace(lane, channels=lane.channels & ~change.moved) for lane in before}
     ordered = all(lane.ordered for lane in before)
-    for link, target, channels in asked.given.lanes:
+    for link, target, channels in change.given.lanes:
         old = after.get(link) or Lane(run_id, 0, link, target.origin, Channel(0), ordered=ordered)
-        auth = asked.given.auth.get(link)
+        auth = change.given.auth.get(link)
         sealed = old.auth if auth is None else seal(auth, run_id, link)
         after[link] = replace(old, channels=old.channels | channels, auth=sealed)
     return [lane for lane in after.values() if lane.channels]

@@ -47,6 +47,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
 
     limits: Limits = Limits()
     review: ReviewTerms | None = None  # None: as the server is set
+    rerun_of: str | None = None  # the run whose finished tasks this one took over
     webhooks: Any = None
     restoreFromStateId: Any = None  # noqa: N815 - AMP's name
 
