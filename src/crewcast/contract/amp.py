@@ -47,25 +47,18 @@ def status(
         "crew": run.crew,
         "status": word,
         "state": state,
-        "progress": {"completed_tasks": run.completed_tasks, "total_tasks": total},
+        "progress": {"completed_tasks": run.completed_tasks},
     }
     if (earlier := terms.of_run(run.options).rerun_of) is not None:
         body["rerun_of"] = earlier
-    if total is None:
-        del body["progress"]["total_tasks"]
+    if total is not None:
+        body["progress"]["total_tasks"] = total
     if run.current_task is not None:
         body["current_task"] = run.current_task
     if run.started_at is not None:
         body["execution_time"] = seconds(run, now)
     if asks and review is not None:
-        body["awaiting"] = {
-            "task_id": review.task_id,
-            "output": review.output,
-            "review": review.number,
-            "since": moment.show(review.asked_at),
-        }
-        if review.expires_at is not None:
-            body["awaiting"]["expires_at"] = moment.show(review.expires_at)
+        body["awaiting"] = _awaiting(review)
     if run.stop is not None and not run.state.ended:
         body["stopping"] = True
     if crew_event is not None:
@@ -74,6 +67,18 @@ def status(
     if run.error_detail is not None:
         body["traceback"] = run.error_detail
     return body
+
+
+def _awaiting(review: Review) -> JSON:
+    told: JSON = {
+        "task_id": review.task_id,
+        "output": review.output,
+        "review": review.number,
+        "since": moment.show(review.asked_at),
+    }
+    if review.expires_at is not None:
+        told["expires_at"] = moment.show(review.expires_at)
+    return told
 
 
 def unknown_run(run_id: str) -> Problem:
