@@ -6,7 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from crewcast.api.app import CrewView, answer, context_of, read_body, run_of
+from crewcast.api.app import Context, CrewView, answer, context_of, read_body, run_of
 from crewcast.contract import amp as bodies
 from crewcast.contract.kickoff import new_lanes, parse_kickoff
 from crewcast.contract.problem import Problem

@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"crewcast {__version__}")
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _serving(commands)
+    _checking(commands)
     _asking(commands)
     _delivering(commands)
     _keys(commands)
@@ -92,6 +93,29 @@ def _run_serving(args: argparse.Namespace) -> int:
     from crewcast.cli import serving
 
     return serving.run(args)
+
+
+def _checking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "check",
+        help="load a project and tell what is found",
+        description="Loads projects as a server would and tells what it found in each: its inputs, its tasks, and what "
+        "is odd. The exit status is 1 if one cannot be served.",
+    )
+    command.add_argument(
+        "projects",
+        metavar="[NAME=]PROJECT",
+        nargs="*",
+        help="folder of a CrewAI project, or FOLDER/MODULE:OBJECT (default: this folder)",
+    )
+    command.add_argument("--python", metavar="PYTHON", help="interpreter that runs the crews of all projects")
+    command.set_defaults(run=_run_checking)
+
+
+def _run_checking(args: argparse.Namespace) -> int:
+    from crewcast.cli import checking
+
+    return checking.run(args)
 
 
 def _asking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     from crewcast.server import run as run_server
 
     settings = config.load(args.command, vars(args), os.environ)
-    projects = _projects(args.projects or ["."])
+    projects = find_projects(args.projects or ["."])
     names = [project.name for _, project in projects]
     _check_default(settings, names)
     log_to_stderr(settings.log_level)
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _projects(arguments: list[str]) -> list[tuple[str, Project]]:
+def find_projects(arguments: list[str]) -> list[tuple[str, Project]]:
     """Each argument's project. One that cannot be recognised does not stop the others: it is served as not loadable."""
     found: list[tuple[str, Project]] = []
     problems: list[UsageError] = []

@@ -39,7 +39,11 @@ def is_missing_input(error: BaseException) -> bool:
 
 def tasks_of(crew: Any) -> list[dict[str, Any]]:
     return [
-        {"task_id": task_id, "agent": role_of(getattr(task, "agent", None))}
+        {
+            "task_id": task_id,
+            "agent": role_of(getattr(task, "agent", None)),
+            "human_input": bool(getattr(task, "human_input", False)),
+        }
         for task_id, task in zip(stable_ids(crew.tasks), crew.tasks, strict=True)
     ]
 
