@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 
@@ -13,6 +14,8 @@ from crewcast.crew.served import Description, LoadError, ServedCrew
 
 
 def run(args: argparse.Namespace) -> int:
+    # What is told here is told once.
+    logging.getLogger("crewcast").addHandler(logging.NullHandler())
     projects = [project for _, project in find_projects(args.projects or ["."])]
     return asyncio.run(_check(projects, args.python))
 
