@@ -1,12 +1,13 @@
 import argparse
 
-from benchmarks import crew, delivery, isolation, waiting
+from benchmarks import crew, delivery, isolation, reviews, waiting
 
 PARTS = {
     "delivery": delivery.report,
     "waiting": waiting.report,
     "isolation": isolation.report,
     "crew": crew.report,
+    "reviews": reviews.report,
 }
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -32,13 +32,15 @@ MB = 1024 * 1024
 class Server:
     """`crewcast dev` as a process; `began` is when it was started."""
 
-    def __init__(self, data: Path, *flags: str, **environ: str) -> None:
+    def __init__(
+        self, data: Path, *flags: str, project: Path = CLASSIC, environ: Mapping[str, str] | None = None
+    ) -> None:
         command = [
             sys.executable,
             "-m",
             "crewcast",
             "dev",
-            str(CLASSIC),
+            str(project),
             "--port",
             "0",
             "--data-dir",
@@ -49,7 +51,7 @@ class Server:
             [*command, "--token", TOKEN, "--log-level", "error", *flags],
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | environ,
+            env={**os.environ, **(environ or {})},
         )
         self.pid = self._process.pid
         assert self._process.stdout is not None
@@ -145,7 +147,7 @@ def overhead() -> None:
         hook = stack.enter_context(receiver.running()).url
         environ = {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": llm, "OPENAI_API_BASE": llm}
         data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(Server(data, **environ))
+        server = stack.enter_context(Server(data, environ=environ))
         bare = BareCrew(environ)
         stack.callback(bare.close)
         urls = {f"{channel}WebhookUrl": hook for channel in ("task", "step", "crew")}
@@ -171,22 +173,22 @@ def start_and_memory() -> None:
         Server(Path(folder), "--stub-llm", "--stub-delay", "0.5") as server,
     ):
         server.run()
-        before = _uss(server.pid)
+        before = uss(server.pid)
         runs = [threading.Thread(target=server.run) for _ in range(4)]
         for run in runs:
             run.start()
         time.sleep(2.0)
         [host] = psutil.Process(server.pid).children()
-        children = [uss for child in host.children() if (uss := _uss(child.pid))]
+        children = [used for child in host.children() if (used := uss(child.pid))]
         for run in runs:
             run.join()
         print(
-            f"  memory (USS): server with the offline LLM {before:.0f} MB, host with CrewAI {_uss(host.pid):.0f} MB, "
+            f"  memory (USS): server with the offline LLM {before:.0f} MB, host with CrewAI {uss(host.pid):.0f} MB, "
             f"each running crew {statistics.mean(children):.0f} MB ({len(children)} at once)"
         )
 
 
-def _uss(pid: int) -> float:
+def uss(pid: int) -> float:
     with suppress(psutil.NoSuchProcess):
         return float(psutil.Process(pid).memory_full_info().uss / MB)
     return 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support.server import REPOSITORY
 
 
-def check(*projects: Path) -> "subprocess.CompletedProcess[str]":
+def check(*projects: "Path | str") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "crewcast", "check", *map(str, projects)],
         capture_output=True,
@@ -30,7 +30,7 @@ def test_what_is_found_in_a_project_and_what_is_odd():
 
 def test_one_that_cannot_be_served_is_told_and_leaves_the_others_alone(tmp_path):
     (tmp_path / "broken.py").write_text("from crewai import Crew\ncrew = Crew(agents=[1])\n")
-    done = check(tmp_path / "nowhere", Path(f"{tmp_path}/broken.py:crew"), REPOSITORY / "examples" / "flow")
+    done = check(tmp_path / "nowhere", f"broken={tmp_path}/broken.py:crew", REPOSITORY / "examples" / "flow")
     assert done.returncode == 1
     assert "nowhere: cannot be served\n" in done.stdout
     assert "broken: cannot be served\n" in done.stdout

@@ -87,6 +87,7 @@ class Worker:
         self._limits = limits
         self._lease_token = secrets.token_hex(16)
         self._working: dict[str, Run] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._supervised: dict[str, Supervision] = {}
         self._shared = Recording(store, clock, self._lease_token, links, review, limits.max_event_bytes)
         self._wake = asyncio.Event()
@@ -219,18 +220,24 @@ class Worker:
         return {name: max(0, left) for name, left in room.items()}
 
     def _begin(self, run: Run, group: asyncio.TaskGroup) -> None:
-        task = group.create_task(self._work(run))
+        # One that paused or was cut may come back while its last process is still leaving.
+        earlier = self._tasks.get(run.id)
+        task = group.create_task(self._work(run, earlier))
         self._working[run.id] = run
+        self._tasks[run.id] = task
         self._idle.clear()
         task.add_done_callback(partial(self._finished, run.id))
 
-    def _finished(self, run_id: str, _task: asyncio.Task[None]) -> None:
-        del self._working[run_id]
+    def _finished(self, run_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(run_id) is task:
+            del self._working[run_id], self._tasks[run_id]
         if not self._working:
             self._idle.set()
         self._wake.set()
 
-    async def _work(self, run: Run) -> None:
+    async def _work(self, run: Run, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None:
+            await asyncio.wait([earlier])
         record, kept = await self._record(run)
         try:
             await self._supervise(record, kept)
