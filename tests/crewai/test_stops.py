@@ -286,7 +286,7 @@ def build():
     a = worker(answer("a"), answer("a better one"), role="A")
     # JSON has no such keys.
     return crew(task(a, "a", human_input=True), task(worker(answer("b"), role="B"), "b"),
-                before_kickoff_callbacks=[lambda inputs: {1: 2}])
+                before_kickoff_callbacks=[lambda inputs: {"when": {1: 2}}])
 """
 
 
@@ -324,8 +324,12 @@ def build():
 """)
     [described] = run.host.start(run.folder, op="describe").result()
     assert described["warnings"] == [
-        "the task a holds a process while it waits for a person, and the wait does not outlive that: "
-        "its agent has an executor_class of its own",
-        "the task b has async_execution and human_input: it is run by itself, after all tasks before it, "
-        "whose outputs it sees",
+        (
+            "the task a holds a process while it waits for a person, and the wait does not outlive that: "
+            "its agent has an executor_class of its own"
+        ),
+        (
+            "the task b has async_execution and human_input: it is run by itself, after all tasks before it, "
+            "whose outputs it sees"
+        ),
     ]

@@ -10,6 +10,11 @@ CrewAI, the syntax of Python 3.10, and no import from `crewcast`. `boot.py` load
     channel.py   JSON lines with the server, acknowledgements
     wire.py      any Python value as JSON
     job.py       describe a crew, or run it
+    run.py       a run from its kickoff, or from where it was left, to its end
+    journal.py   what a run keeps, for a process that goes on with it
+    reviews.py   a person approves what a task has made, in another process
+    stops.py     the server's word, its silence and a budget end a run
+    internals.py what of CrewAI's insides these lean on
     project.py   from a folder to a crew
     tasks.py     stable task ids, what is finished
     tools.py     each started tool call ends in exactly one result
