@@ -38,7 +38,7 @@ APPROVE = {"approve": True, "feedback": "", "pass_feedback": True}
 VOLATILE = {"at", "event_id", "started_event_id", "execution_time", "sync", "journal", "seconds"}
 
 
-def approve(feedback="", pass_feedback=True):
+def approve(feedback="", *, pass_feedback=True):
     return {"approve": True, "feedback": feedback, "pass_feedback": pass_feedback}
 
 

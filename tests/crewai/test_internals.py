@@ -1,5 +1,6 @@
 """Each inside of CrewAI that the child leans on, one by one: an upgrade that moves it fails here, by name."""
 
+import ast
 import asyncio
 import contextvars
 import importlib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from crewcast.crew.child import capture, crews, events, extractors, flows, preload, wire
+from crewcast.crew.child import capture, crews, events, extractors, flows, internals, preload, wire
 from crewcast.crew.child.extractors import EXTRACTORS
 from tests.crewai.releases import has, since
 
@@ -552,3 +553,45 @@ def test_a_script_in_a_declaration_names_the_variable_that_allows_it(monkeypatch
     }
     with pytest.raises(RuntimeError, match="CREWAI_ALLOW_FLOW_SCRIPT_EXECUTION=1"):
         importlib.import_module("crewai.flow.flow").Flow.from_declaration(contents=declaration)
+
+
+# What a review and a run that goes on in another process lean on
+
+
+@since("1.15.29", "the executor that a review goes through")
+@pytest.mark.parametrize("name", [*internals.ASKING, *internals.RESUMING, *internals.REVIEWING])
+def test_an_inside_that_a_resumed_run_leans_on_is_there(name):
+    assert internals.missing((name,)) == []
+
+
+def test_an_inside_that_is_not_there_is_found_out():
+    names = ("crewai:Crew.gone", "crewai.gone:Crew", "crewai:Task.key", "crewai:Task.retry_count.gone")
+    # Of a field the class says no more than that it is there.
+    assert internals.missing(names) == ["Crew.gone", "Crew"]
+
+
+@since("1.15.29", "the executor that a review goes through")
+def test_the_executor_forgets_its_last_answer_before_the_provider_sets_it_up_and_runs_after():
+    executor = importlib.import_module("crewai.agents.agent_executor").AgentExecutor
+    for method in (executor.invoke, executor.invoke_async):
+        source = inspect.getsource(method)
+        kick_off = "self.kickoff" + ("_async" if method is executor.invoke_async else "") + "()"
+        steps = ["state.messages.clear()", "state.is_finished = False", "self._setup_messages(", kick_off]
+        places = [source.index(step) for step in steps]
+        assert places == sorted(places)
+
+
+@since("1.15.29", "the executor that a review goes through")
+@pytest.mark.parametrize("method", ["call_llm_and_parse", "call_llm_native_tools"])
+def test_an_executor_that_is_finished_calls_no_model(method):
+    executor = importlib.import_module("crewai.agents.agent_executor").AgentExecutor
+    [found] = [
+        node
+        for node in ast.walk(ast.parse(inspect.getsource(executor)))
+        if isinstance(node, ast.FunctionDef) and node.name == method
+    ]
+    # After the docstring.
+    first = found.body[1]
+    assert isinstance(first, ast.If)
+    assert ast.unparse(first.test) == "self.state.is_finished"
+    assert isinstance(first.body[0], ast.Return)

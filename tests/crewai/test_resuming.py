@@ -5,7 +5,9 @@ import signal
 import pytest
 
 from tests.crewai.passages import Passages, approve, project
+from tests.crewai.releases import since
 
+pytestmark = since("1.15.29", "the executor that a review goes through")
 KILLED = -signal.SIGKILL
 
 
@@ -240,7 +242,7 @@ def test_a_run_that_waits_and_is_started_without_a_decision_waits_on(passages):
 # What cannot go on
 
 CHANGES = {
-    "the crew had the tasks a, b, and now has a, c": ('"b"', '"c"'),
+    "the crew had the tasks a, b, and now has a, bees": ('"b", "Find', '"bees", "Find'),
     "these tasks are described in other words than when it began: b": ('"Find it."', '"Find it all."'),
 }
 
@@ -280,3 +282,100 @@ def build():
     assert run.last["kind"] == "refused"
     assert run.last["error"].endswith("its inputs, as a before_kickoff callback made them, are no JSON")
     assert [task["task_id"] for task in run.last["tasks"]] == ["a"]
+
+
+# What CrewAI itself does around a review
+
+EVENTS = """
+from crewai.events.event_bus import CrewAIEventsBus
+emit = CrewAIEventsBus.emit
+def listed(self, source, event):
+    note(event.type, getattr(event, "started_event_id", None) if event.type == "crew_kickoff_completed" else event.event_id
+         if event.type == "crew_kickoff_started" else None)
+    return emit(self, source, event)
+CrewAIEventsBus.emit = listed
+"""
+# Told twice by CrewAI when a task is taken up again, in this order.
+REPEATED = ["task_started", "agent_execution_started", "agent_logs_started", "agent_logs_execution"]
+OF_A_TASK = {
+    *REPEATED,
+    "llm_call_started",
+    "llm_call_completed",
+    "agent_execution_completed",
+    "task_completed",
+}
+
+
+def test_four_events_of_a_task_that_is_taken_up_again_are_repeated_and_none_of_a_call(passages):
+    run = passages(EVENTS + "def build():\n    return crew(task(worker(answer('a')), 'a', human_input=True))")
+    run.go()
+    before = len(run.effects)
+    run.go(approve())
+    first = [kind for kind, _ in run.effects[:before] if kind in OF_A_TASK]
+    second = [kind for kind, _ in run.effects[before:] if kind in OF_A_TASK]
+    assert first == [*REPEATED[:3], "llm_call_started", "llm_call_completed", REPEATED[3]]
+    assert second == [*REPEATED, "agent_execution_completed", "task_completed"]
+    # The crew began once, and its end names that beginning.
+    [began] = [id_ for kind, id_ in run.effects if kind == "crew_kickoff_started"]
+    [ended] = [id_ for kind, id_ in run.effects if kind == "crew_kickoff_completed"]
+    assert began == ended
+    assert "empty scope stack" not in run.child.log()
+
+
+# Where CrewAI is not what is leant on
+
+GONE = """
+import sys
+sys.modules["_crewcast_child.internals"].{names} += ("crewai:Crew.gone_in_this_release",)
+"""
+
+
+@pytest.mark.parametrize("names", ["REVIEWING", "RESUMING"])
+def test_a_review_is_waited_for_in_place_where_an_inside_of_crewai_is_gone(passages, names):
+    run = passages(
+        GONE.format(names=names) + REVIEWED.replace("once('now') or", "").replace('once("now") or', "")
+    )
+    child = run.host.start(run.folder, journal={})
+    for task_id in ("a", "c"):
+        paused = child.until("paused")
+        assert (paused["task_id"], paused["in_place"]) == (task_id, True)
+        child.send({"op": "decision", **approve()})
+    assert child.result()[-1]["output"] == "done C"
+
+
+def test_a_crew_that_asks_is_refused_where_nobody_can_be_asked(passages):
+    run = passages(GONE.format(names="ASKING") + REVIEWED)
+    run.go()
+    assert (run.last["op"], run.last["kind"]) == ("failed", "refused")
+    assert run.last["error"] == "human_input=True is not supported yet; it is set on: a, c"
+
+
+def test_a_run_whose_tasks_are_done_is_refused_where_it_cannot_go_on(passages):
+    code = "def build():\n    return crew(*(task(worker(answer(r), role=r), r, callback=lambda output: r == 'b' and once('x')) for r in 'ab'))"
+    code = code.replace("callback=lambda output: r == 'b'", "callback=lambda output, r=r: r == 'b'")
+    run = passages(code)
+    run.go(status=KILLED)
+    file = run.folder / "src/newsroom/crew.py"
+    file.write_text(file.read_text() + GONE.format(names="RESUMING"))
+    run.go()
+    assert run.last["kind"] == "refused"
+    assert run.last["error"].endswith("has no Crew.gone_in_this_release")
+    assert [task["task_id"] for task in run.last["tasks"]] == ["a"]
+
+
+def test_a_crew_that_lists_a_task_twice_is_not_journalled(passages):
+    run = passages("""
+def build():
+    twice = task(worker(answer("a"), answer("b")), "twice")
+    return crew(twice, twice)
+""")
+    run.go()
+    assert run.last["output"] == "b"
+    assert run.journal == {}
+
+
+def test_a_run_that_keeps_no_journal_says_nothing_of_one(passages):
+    run = passages("def build():\n    return crew(task(worker(answer('a')), 'a'))", keeps=False)
+    lines = run.go()
+    assert [line["op"] for line in lines] == ["started", "event", "event", "event", "finished"]
+    assert not any("journal" in line for line in lines)

@@ -3,6 +3,9 @@
 import pytest
 
 from tests.crewai.passages import Review, approve, reject
+from tests.crewai.releases import since
+
+pytestmark = since("1.15.29", "the executor that a review goes through")
 
 PLAIN = """
 def build():
