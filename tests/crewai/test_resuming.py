@@ -67,7 +67,13 @@ def test_finished_tasks_are_not_run_again(cut):
     assert run.calls[:3] == whole.calls[:3]
     assert run.calls[3:] == whole.calls[2:]
     assert run.last["usage"]["total_tokens"] == 40
-    assert [line["task_id"] for line in run.events if line["type"] == "task_started"] == ["a", "b", "c", "c", "d"]
+    assert [line["task_id"] for line in run.events if line["type"] == "task_started"] == [
+        "a",
+        "b",
+        "c",
+        "c",
+        "d",
+    ]
 
 
 def test_the_context_of_later_tasks_is_as_it_was(cut):

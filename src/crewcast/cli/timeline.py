@@ -52,7 +52,7 @@ class Timeline:
             text = "queued; CrewAI is still loading" if body.get("crew_state") == "loading" else "queued"
             text += f" ({waited} s)" if waited else ""
             if self._paused:
-                text = "decided; it goes on as soon as there is room"
+                text = "decided"
         elif body.get("stopping"):
             text = "is to stop; it ends at the crew's next step"
         elif body["state"] == "STARTED":
@@ -82,7 +82,11 @@ class Timeline:
             self._line("step", seq, f"{payload.get('task_id', ''):<18} {step['type']:<12} {_step_text(step)}")
             return
         if event["channel"] == "human_input":
-            asked = "reminder: a decision is awaited" if event["type"].endswith("reminder") else "is it good?"
+            asked = (
+                "reminder: a decision is awaited"
+                if event["type"].endswith("reminder")
+                else "a person is asked"
+            )
             until = f" until {payload['expires_at']}" if "expires_at" in payload else ""
             self._line("ask", seq, f"{payload['task_id']:<18} {asked}{until}")
             return
