@@ -13,7 +13,13 @@ from jsonschema import Draft202012Validator, FormatChecker
 from crewcast.contract.asyncapi import payload_schema
 from crewcast.webhooks import Delivery, verify
 
-SCHEMAS = {"step": "StepEventPayload", "task": "TaskCompletedPayload", "crew": "CrewCompletedPayload"}
+SCHEMAS = {
+    "step": "StepEventPayload",
+    "task": "TaskCompletedPayload",
+    "crew": "CrewCompletedPayload",
+    "human_input": "HumanInputPayload",
+}
+URL_FIELDS = {"step": "stepWebhookUrl", "task": "taskWebhookUrl", "crew": "crewWebhookUrl"}
 VALIDATORS = {
     channel: Draft202012Validator(payload_schema(name), format_checker=FormatChecker())
     for channel, name in SCHEMAS.items()
@@ -87,7 +93,8 @@ class Receiver:
         assert self.invalid == [], "payloads that are not as the document says"
 
     def urls(self, prefix: str = "") -> dict[str, str]:
-        return {f"{channel}WebhookUrl": f"{self.url}{prefix}/{channel}" for channel in SCHEMAS}
+        """Of the three channels that every run has; that of `humanInputWebhookUrl` ends in `/human_input`."""
+        return {field: f"{self.url}{prefix}/{channel}" for channel, field in URL_FIELDS.items()}
 
     def wait(self, condition: Callable[[list[Request]], bool], within: float = 30) -> list[Request]:
         """The requests so far, once they fulfil the condition."""

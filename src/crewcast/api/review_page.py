@@ -24,7 +24,7 @@ async def show(request: Request) -> Response:
     context = context_of(request)
     review, run = await _find(context, request)
     if review is None or run is None:
-        return _page(404, "Not found", "<p>This link leads to no review. Was it copied as a whole?</p>")
+        return _nowhere()
     return _page(200, *await asyncio.to_thread(_told, review, run, context.clock.now()))
 
 
@@ -33,14 +33,14 @@ async def take(request: Request) -> Response:
     context = context_of(request)
     review, run = await _find(context, request)
     if review is None or run is None:
-        return _page(404, "Not found", "<p>This link leads to no review. Was it copied as a whole?</p>")
+        return _nowhere()
     fields = parse_qs((await read_body(request, context.max_body_bytes)).decode("utf-8", "replace"))
     choice = fields.get("decision", [""])[0]
     feedback = fields.get("feedback", [""])[0].replace("\r\n", "\n").strip()
     if choice not in tuple(Choice):
         return _page(422, *_told(review, run, context.clock.now(), "Choose one of the two buttons."))
     if choice == Choice.REJECT and not feedback:
-        why = "To have it done again, say what is to be changed."
+        why = "Nothing was decided: without a word on what is to be changed it cannot be done again."
         return _page(422, *_told(review, run, context.clock.now(), why))
     decision = Decision(choice == Choice.APPROVE, feedback, BY, How.LINK, pass_feedback=review.pass_feedback)
     try:
@@ -49,8 +49,21 @@ async def take(request: Request) -> Response:
         again, run = await _find(context, request)
         assert again is not None
         assert run is not None
-        return _page(409, *_told(again, run, context.clock.now(), "It was not decided by this."))
+        return _page(
+            409,
+            *_told(
+                again, run, context.clock.now(), "Your decision was not taken: none was awaited any more."
+            ),
+        )
     return _page(200, *_told(decided, run, context.clock.now()))
+
+
+def _nowhere() -> Response:
+    return _page(
+        404,
+        "There is no review here",
+        "<p>The link may not have been copied as a whole, or its run was deleted.</p>",
+    )
 
 
 async def _find(context: Context, request: Request) -> tuple[Review | None, Run | None]:
@@ -70,7 +83,7 @@ def _told(review: Review, run: Run, now: int, wrong: str = "") -> tuple[str, str
         f"<p class=soft>Made{agent} in the crew {escape(run.crew)}, run {escape(run.id)}, "
         f"on {_day(review.asked_at)}</p>"
     )
-    body = f"<pre>{escape(shown)}</pre>" if shown else "<p><em>It made an empty text.</em></p>"
+    body = f"<pre tabindex=0>{escape(shown)}</pre>" if shown else "<p><em>It made an empty text.</em></p>"
     complaint = f"<p class=wrong role=alert>{escape(wrong)}</p>" if wrong else ""
     if review.state is ReviewState.PENDING and (review.expires_at is None or now < review.expires_at):
         until = ""
@@ -90,9 +103,11 @@ def _decided(review: Review, run: Run) -> str:
     if review.decision is None:
         return f"<p>The run is {escape(run.state)}.</p>"
     by = f" by {escape(review.decided_by)}" if review.decided_by else ""
+    if review.decided_how is not None:
+        by = _HOWS.get(review.decided_how, by)
     at = f" on {_day(review.decided_at)}" if review.decided_at is not None else ""
-    said = f"<label>What was said</label><pre>{escape(review.feedback)}</pre>" if review.feedback else ""
-    return f"<p>Decided{by}{at}. Thank you; this page can be closed.</p>{said}"
+    said = f"<h2>What was said</h2><pre tabindex=0>{escape(review.feedback)}</pre>" if review.feedback else ""
+    return f"<p>Decided{by}{at}. This page can be closed.</p>{said}<h2>What it was about</h2>"
 
 
 def _day(at: int) -> str:
@@ -105,9 +120,12 @@ _DEFAULTS = {
     "fail": "the run fails",
 }
 
+_HOWS = {How.LINK: " through the review link", How.DEADLINE: " by the deadline"}
+
 _FORM = """<form method=post>
 <label for=feedback>What should the crew know?</label>
-<textarea id=feedback name=feedback maxlength=20000 placeholder="Needed to have it done again; welcome with an approval"></textarea>
+<p class=soft id=hint>To have it done again, say what is to be changed. An approval needs no words.</p>
+<textarea id=feedback name=feedback maxlength=20000 aria-describedby=hint></textarea>
 <div class=choice>
 <button class=approve name=decision value=approve>Approve</button>
 <button class=reject name=decision value=reject>Do it again</button>

@@ -170,9 +170,10 @@ def _why(review: Review, run: Run) -> str:
 
 
 def _who(request: Request) -> str:
-    """Who decides or stops, in their own words: a token says only that they may."""
-    name = " ".join(request.headers.get("crewcast-actor", "").split())[:MAX_NAME]
-    return name or "the API"
+    """Who decides or stops, in their own words (UTF-8): a token says only that they may."""
+    given = request.headers.get("crewcast-actor", "").encode("latin-1").decode("utf-8", "replace")
+    name = "".join(c if c.isprintable() else " " for c in given)
+    return " ".join(name.split())[:MAX_NAME] or "the API"
 
 
 def _how(request: Request) -> How:

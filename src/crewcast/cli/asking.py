@@ -128,6 +128,7 @@ def _kickoff(client: Client, args: argparse.Namespace) -> int:
         ("taskWebhookUrl", args.task_url),
         ("stepWebhookUrl", args.step_url),
         ("crewWebhookUrl", args.crew_url),
+        ("humanInputWebhookUrl", args.human_url),
         ("meta", _json("--meta", args.meta) if args.meta else None),
     ):
         if value is not None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from crewcast.cli.asking import JSON, Client, client_of
+from crewcast.cli.form import table
 from crewcast.core import duration, moment
 from crewcast.core.errors import UsageError
 
@@ -86,7 +87,7 @@ def _undelivered(client: Client, args: argparse.Namespace) -> None:
             )
             for one in page["dead_letters"]
         ]
-        _table([head, *rows] if after == 0 else rows, widths=(27, 36, 4, 4, 8, 14, 16))
+        table([head, *rows] if after == 0 else rows, widths=(27, 36, 4, 4, 8, 14, 16))
         after = page["next"]
 
 
@@ -97,7 +98,7 @@ def _of_run(client: Client, kickoff_id: str) -> None:
         (lane["lane"], ",".join(lane["channels"]), lane["settled"], _state(lane), lane["url"])
         for lane in first["lanes"]
     ]
-    _table(lanes)
+    table(lanes)
     attempts: list[Sequence[Any]] = [("AT", "LANE", "SEQ", "ATTEMPT", "OUTCOME", "SECONDS", "VERDICT")]
     attempts += [
         (
@@ -113,7 +114,7 @@ def _of_run(client: Client, kickoff_id: str) -> None:
         for one in page["attempts"]
     ]
     print()
-    _table(attempts)
+    table(attempts)
     dead: list[Sequence[Any]] = [("GIVEN UP", "LANE", "SEQ", "LANE SEQ", "TYPE", "REASON", "")]
     dead += [
         (
@@ -129,7 +130,7 @@ def _of_run(client: Client, kickoff_id: str) -> None:
     ]
     if len(dead) > 1:
         print()
-        _table(dead)
+        table(dead)
 
 
 def _pages(client: Client, kickoff_id: str) -> Iterator[JSON]:
@@ -199,7 +200,7 @@ def _tell_made(lanes: list[JSON]) -> None:
         return
     rows: list[Sequence[Any]] = [("KICKOFF ID", "LANE", "AGAIN", "EVENTS")]
     rows += [(one["kickoff_id"], one["lane"], one["replay_of"], one["events"]) for one in lanes]
-    _table(rows)
+    table(rows)
     print(f"{_count(lanes)} to be sent again")
 
 
@@ -221,21 +222,10 @@ def _origins(client: Client, reset: str | None) -> None:
         until = max(filter(None, (one["retry_at"], one["paused_until"])), default="-")
         state = "paused" if one["state"] == "closed" and one["paused_until"] else one["state"]
         rows.append((one["origin"], state, one["lanes"], one["events"], until, one["reason"] or "-"))
-    _table(rows)
+    table(rows)
 
 
-# --- form -------------------------------------------------------------------------------------
-
-
-def _table(rows: Sequence[Sequence[Any]], widths: Sequence[int] = ()) -> None:
-    """Columns as wide as their widest cell, and at least as `widths` says: for tables that come in pages."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    for row in texts:
-        cells = [
-            cell.ljust(max(len(other[n]) for other in texts) if n >= len(widths) else widths[n])
-            for n, cell in enumerate(row)
-        ]
-        print("  ".join(cells).rstrip())
+# --- asking ----------------------------------------------------------------------------------
 
 
 def _json(client: Client, method: str, path: str, body: JSON | None = None) -> JSON:

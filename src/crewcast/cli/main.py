@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     _serving(commands)
     _checking(commands)
     _asking(commands)
+    _deciding(commands)
     _delivering(commands)
     _keys(commands)
     return whole
@@ -132,6 +133,7 @@ def _asking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     kickoff.add_argument("--task-url", metavar="URL", help="taskWebhookUrl")
     kickoff.add_argument("--step-url", metavar="URL", help="stepWebhookUrl")
     kickoff.add_argument("--crew-url", metavar="URL", help="crewWebhookUrl")
+    kickoff.add_argument("--human-url", metavar="URL", help="humanInputWebhookUrl")
     kickoff.add_argument("--meta", metavar="JSON", help="object that task and crew events echo")
     kickoff.add_argument(
         "--key", metavar="TEXT", help="Idempotency-Key: repeating the command starts no second run"
@@ -164,6 +166,57 @@ def _run_asking(args: argparse.Namespace) -> int:
     from crewcast.cli import asking
 
     return asking.run(args)
+
+
+def _deciding(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    reviews = commands.add_parser(
+        "reviews",
+        help="list the runs that wait for a person",
+        description="Lists what waits for a decision, with the link that decides it; the newest question is the last.",
+    )
+    reviews.add_argument("--all", action="store_true", help="also what was decided, and by whom")
+    reviews.add_argument("--json", action="store_true", help="all that is known of each, its output too")
+    _add_server(reviews)
+    reviews.set_defaults(run=_run_deciding, ask="reviews")
+    for name, text, about in (
+        ("approve", "let a run go on that waits for a person", "Accepts what a task made."),
+        ("reject", "have a task done again, with feedback", "Has a task done again that waits for a person."),
+    ):
+        command = commands.add_parser(
+            name, help=text, description=f"{about} Without ID: of the only run that waits."
+        )
+        command.add_argument("kickoff_id", metavar="ID", nargs="?")
+        command.add_argument(
+            "--task", metavar="TASK", help="the task that is meant: name, number from 1, or UUID"
+        )
+        command.add_argument(
+            "--feedback",
+            metavar="TEXT",
+            required=name == "reject",
+            help="what is to be changed" if name == "reject" else "what later tasks should know",
+        )
+        _add_actor(command, name)
+    stop = commands.add_parser(
+        "stop",
+        help="end a run",
+        description="Ends a run: at once if it is queued or waits, else at the crew's next step.",
+    )
+    stop.add_argument("kickoff_id", metavar="ID")
+    _add_actor(stop, "stop")
+
+
+def _add_actor(command: argparse.ArgumentParser, ask: str) -> None:
+    command.add_argument(
+        "--as", dest="actor", metavar="NAME", help="who says so, for the record (default: your login name)"
+    )
+    _add_server(command)
+    command.set_defaults(run=_run_deciding, ask=ask)
+
+
+def _run_deciding(args: argparse.Namespace) -> int:
+    from crewcast.cli import reviews
+
+    return reviews.run(args)
 
 
 def _delivering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from crewcast.cli.form import one_line
+
 JSON = dict[str, Any]
 
 QUIET = 5  # seconds between two lines that say the same, where none can be rewritten
-_COLOURS = {"task": "32", "step": "36", "crew": "1;32", "run": "90", "error": "31"}
+_COLOURS = {"task": "32", "step": "36", "crew": "1;32", "ask": "1;33", "run": "90", "error": "31"}
 
 
 class Timeline:
@@ -32,6 +34,7 @@ class Timeline:
         self._clock = clock
         self._began = clock()
         self._said = ""
+        self._paused = False
 
     @classmethod
     def of_terminal(cls) -> "Timeline":
@@ -48,15 +51,26 @@ class Timeline:
                 return  # a terminal rewrites its line, a file gets one now and then
             text = "queued; CrewAI is still loading" if body.get("crew_state") == "loading" else "queued"
             text += f" ({waited} s)" if waited else ""
+            if self._paused:
+                text = "decided"
+        elif body.get("stopping"):
+            text = "is to stop; it ends at the crew's next step"
         elif body["state"] == "STARTED":
             total = body["progress"].get("total_tasks")
-            text = "started" + (f", {total} tasks" if total else "")
+            text = "goes on" if self._paused else "started" + (f", {total} tasks" if total else "")
+        elif body["state"] == "PAUSED":
+            self._paused = True
+            text = "waits for a person; in another terminal:"
+        elif body["state"] == "REVOKED":
+            text = "stopped"
         else:
             return
         if text != self._said:
             rewrite = self._rewrites and self._said.startswith("queued")
             self._said = text
             self._line("run", "", text, rewrite=rewrite)
+            if body["state"] == "PAUSED":
+                self._how_to_decide(body["kickoff_id"])
 
     def note(self, text: str) -> None:
         self._line("run", "", text)
@@ -67,6 +81,15 @@ class Timeline:
             step = payload["step"]
             self._line("step", seq, f"{payload.get('task_id', ''):<18} {step['type']:<12} {_step_text(step)}")
             return
+        if event["channel"] == "human_input":
+            asked = (
+                "reminder: a decision is awaited"
+                if event["type"].endswith("reminder")
+                else "a person is asked"
+            )
+            until = f" until {payload['expires_at']}" if "expires_at" in payload else ""
+            self._line("ask", seq, f"{payload['task_id']:<18} {asked}{until}")
+            return
         failed = payload["status"] == "error"
         text = payload.get("output") or (payload.get("result") or {}).get("output") or ""
         if failed:
@@ -74,8 +97,13 @@ class Timeline:
         took = f" in {payload['execution_time']:.2f} s" if "execution_time" in payload else ""
         about = f"{payload['task_id']:<18} " if event["channel"] == "task" else ""
         self._line(
-            event["channel"], seq, f"{about}{payload['status']}{took}: {_one_line(text)}", failed=failed
+            event["channel"], seq, f"{about}{payload['status']}{took}: {one_line(text)}", failed=failed
         )
+
+    def _how_to_decide(self, kickoff_id: str) -> None:
+        """Whole, however narrow the terminal is: it is to be copied."""
+        for command in (f"approve {kickoff_id}", f"reject {kickoff_id} --feedback 'what to change'"):
+            print(f"{'':20}crewcast {command}", file=self._out, flush=True)
 
     def _line(self, kind: str, seq: str, text: str, *, failed: bool = False, rewrite: bool = False) -> None:
         line = f"{self._clock() - self._began:7.2f}s  {kind:<4} {seq:>3}  {text}"
@@ -95,11 +123,6 @@ def _step_text(step: JSON) -> str:
         case "tool_call":
             return f"{tool}({shown})"
         case "tool_result":
-            return f"{tool} -> {_one_line(step.get('output', ''))}"
+            return f"{tool} -> {one_line(step.get('output', ''))}"
         case _:
-            return _one_line(step.get("content", ""))
-
-
-def _one_line(text: str) -> str:
-    printable = "".join(c if c.isprintable() else " " for c in text[:2000])
-    return " ".join(printable.split())
+            return one_line(step.get("content", ""))

@@ -56,6 +56,8 @@ DELIVERY_HEADERS: dict[str, JSON] = {
     },
 }
 _ALWAYS_SENT = [name for name in DELIVERY_HEADERS if name not in ("crewcast-replay", "crewcast-pending")]
+# Of a message that the given document does not have, and whose payload has no status.
+_KINDS = {"HumanInput": ["human_input.requested", "human_input.reminder"]}
 _TOP = ("asyncapi", "id", "info", "defaultContentType", "servers", "channels", "operations", "components")
 
 
@@ -68,7 +70,8 @@ def given() -> JSON:
 @cache
 def document() -> JSON:
     """The document that we publish: everything of the given one, and what Crewcast adds."""
-    whole = _over(_over(given(), _headers(given())), read("additions.asyncapi.yaml"))
+    whole = _over(given(), read("additions.asyncapi.yaml"))
+    whole = _over(whole, _headers(whole))
     whole["components"]["schemas"] = whole["components"].pop("schemas")
     return {name: whole[name] for name in _TOP}
 
@@ -81,14 +84,16 @@ def published() -> str:
 
 def payload_schema(name: str) -> JSON:
     """The JSON Schema of a payload, such as `StepEventPayload`."""
-    schema: JSON = given()["components"]["schemas"][name]
+    schema: JSON = document()["components"]["schemas"][name]
     return schema
 
 
 def event_types(message: str) -> list[str]:
     """What `crewcast-event` can say on a message, such as `task.completed` on a `TaskCompleted`."""
+    if message in _KINDS:
+        return _KINDS[message]
     payload = given()["components"]["messages"][message]["payload"]["$ref"]
-    fields = payload_schema(payload.rpartition("/")[2])["properties"]
+    fields = given()["components"]["schemas"][payload.rpartition("/")[2]]["properties"]
     channel = message.removesuffix("Completed").removesuffix("Event").lower()
     return [f"{channel}.{status}" for status in fields["status"]["enum"]] if "status" in fields else [channel]
 

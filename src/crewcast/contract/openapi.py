@@ -20,7 +20,9 @@ def document() -> JSON:
     routes, components = read("openapi.yaml"), read("openapi.components.yaml")
     routes["info"]["version"] = __version__
     routes["paths"] |= _of_a_crew(routes["paths"])
-    payloads = asyncapi.given()["components"]["schemas"]
+    payloads = {
+        name: schema for name, schema in events["components"]["schemas"].items() if name != "DeliveryHeaders"
+    }
     signature = events["components"]["securitySchemes"]["standardWebhooks"]
     components["schemas"] |= payloads
     components["securitySchemes"]["standardWebhooks"] = signature | {"type": "apiKey"}

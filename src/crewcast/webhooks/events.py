@@ -4,6 +4,7 @@
         case StepEvent(step=Step(type="tool_call", tool=tool)): ...
         case TaskEvent(status="completed", output=output): ...
         case CrewEvent(status="error", error=error): ...
+        case HumanInputEvent(task_output=output, review_url=link): ...
 
 A field that the document gets in time is ignored here; `Delivery.payload` has it.
 """
@@ -40,7 +41,9 @@ class StepEvent:
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
-    """A task has ended. `status` is completed, error or awaiting_human_feedback; `execution_time` in seconds."""
+    """A task has ended, or with the `status` awaiting_human_feedback waits for a person. The other ones are completed
+    and error. `execution_time` is in seconds.
+    """
 
     kickoff_id: str
     task_id: str
@@ -80,13 +83,29 @@ class CrewEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class HumanInputEvent:
+    """A run waits for a person; `Delivery.type` tells a reminder (`human_input.reminder`) from the first time. Whoever has
+    the `review_url` may decide.
+    """
+
+    kickoff_id: str
+    execution_id: str
+    task_id: str
+    task_output: str
+    agent: str | None = None
+    review_url: str | None = None
+    expires_at: datetime | None = None
+    meta: JSON | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownEvent:
     """Verified, and of no kind that this version knows: answer 2xx and leave it."""
 
     kickoff_id: str
 
 
-Event = StepEvent | TaskEvent | CrewEvent | UnknownEvent
+Event = StepEvent | TaskEvent | CrewEvent | HumanInputEvent | UnknownEvent
 
 
 def event_of(payload: JSON) -> Event:
@@ -96,6 +115,8 @@ def event_of(payload: JSON) -> Event:
             return _step_event(payload)
         if "status" in payload:
             return _task_event(payload) if "task_id" in payload else _crew_event(payload)
+        if "task_output" in payload:
+            return _human_input_event(payload)
     except _Other:
         pass
     return UnknownEvent(payload["kickoff_id"])
@@ -107,11 +128,6 @@ class _Other(Exception):
 
 def _step_event(payload: JSON) -> StepEvent:
     step = _needed(payload, "step", dict)
-    stamp = _field(payload, "timestamp", str)
-    try:
-        timestamp = None if stamp is None else datetime.fromisoformat(stamp)
-    except ValueError as e:
-        raise _Other from e
     return StepEvent(
         kickoff_id=payload["kickoff_id"],
         step=Step(
@@ -123,7 +139,7 @@ def _step_event(payload: JSON) -> StepEvent:
         ),
         task_id=_field(payload, "task_id", str),
         agent=_field(payload, "agent", str),
-        timestamp=timestamp,
+        timestamp=_moment(payload, "timestamp"),
     )
 
 
@@ -147,6 +163,19 @@ def _crew_event(payload: JSON) -> CrewEvent:
         result=None if result is None else _result(result),
         error=_field(payload, "error", str),
         execution_time=_seconds(payload),
+        meta=_field(payload, "meta", dict),
+    )
+
+
+def _human_input_event(payload: JSON) -> HumanInputEvent:
+    return HumanInputEvent(
+        kickoff_id=payload["kickoff_id"],
+        execution_id=_needed(payload, "execution_id", str),
+        task_id=_needed(payload, "task_id", str),
+        task_output=_needed(payload, "task_output", str),
+        agent=_field(payload, "agent", str),
+        review_url=_field(payload, "review_url", str),
+        expires_at=_moment(payload, "expires_at"),
         meta=_field(payload, "meta", dict),
     )
 
@@ -184,6 +213,14 @@ def _needed(holder: JSON, name: str, kind: type[T]) -> T:
     if value is None:
         raise _Other
     return value
+
+
+def _moment(holder: JSON, name: str) -> datetime | None:
+    text = _field(holder, name, str)
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError as e:
+        raise _Other from e
 
 
 def _seconds(holder: JSON) -> float | None:

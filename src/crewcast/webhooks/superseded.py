@@ -27,9 +27,10 @@ class Superseded:
     tasks would count as abandoned. Threads may share one, and with a `path` processes and restarts. What was not
     touched for `keep` seconds is forgotten.
 
-    A step is superseded when a later attempt of its run is known and its own attempt brought its task to no
-    end: no task event, whatever its status, came of that attempt. A task event that comes late, because it
-    goes to another URL, takes that back.
+    A step is superseded when a later attempt of its run is known and its own attempt brought it to no end: no
+    event of its task, whatever its status, came after it in that attempt. A task event that comes late, because
+    it goes to another URL, takes that back. A wait for a person is such an end, also if the person has the task
+    done again: a decision begins no new attempt, and what was judged was made.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Superseded:
     def see(self, delivery: Delivery) -> dict[str, bool]:
         """Notes a delivery; the ids of steps that are superseded as of now (True), or not after all (False)."""
         run, event = delivery.kickoff_id, delivery.event
-        now, attempt = self._clock(), delivery.run_attempt
+        now, attempt, seq = self._clock(), delivery.run_attempt, delivery.run_seq
         changed: dict[str, bool] = {}
         if attempt < 1:
             return changed
@@ -61,21 +62,24 @@ class Superseded:
                 (run, attempt, now),
             )
             if isinstance(event, TaskEvent):
-                which = run, event.task_id, attempt
+                which = run, event.task_id, attempt, seq
                 db.execute(
-                    "INSERT OR IGNORE INTO ended (kickoff_id, task_id, attempt) VALUES (?, ?, ?)", which
+                    "INSERT INTO ended (kickoff_id, task_id, attempt, seq) VALUES (?1, ?2, ?3, ?4) "
+                    "ON CONFLICT DO UPDATE SET seq = max(seq, ?4)",
+                    which,
                 )
                 rows = db.execute(
-                    "DELETE FROM step WHERE kickoff_id = ? AND task_id = ? AND attempt = ? RETURNING id, void",
+                    "DELETE FROM step WHERE kickoff_id = ? AND task_id = ? AND attempt = ? AND seq <= ? "
+                    "RETURNING id, void",
                     which,
                 ).fetchall()
                 changed = {event_id: False for event_id, void in rows if void}
             elif isinstance(event, StepEvent) and event.task_id is not None:
                 db.execute(
-                    "INSERT OR IGNORE INTO step (id, kickoff_id, task_id, attempt, void) "
-                    "SELECT ?1, ?2, ?3, ?4, 0 WHERE NOT EXISTS (SELECT 1 FROM ended "
-                    "WHERE kickoff_id = ?2 AND task_id = ?3 AND attempt = ?4)",
-                    (delivery.id, run, event.task_id, attempt),
+                    "INSERT OR IGNORE INTO step (id, kickoff_id, task_id, attempt, seq, void) "
+                    "SELECT ?1, ?2, ?3, ?4, ?5, 0 WHERE NOT EXISTS (SELECT 1 FROM ended "
+                    "WHERE kickoff_id = ?2 AND task_id = ?3 AND attempt = ?4 AND seq >= ?5)",
+                    (delivery.id, run, event.task_id, attempt, seq),
                 )
             rows = db.execute(
                 "UPDATE step SET void = 1 WHERE kickoff_id = ?1 AND NOT void "
@@ -99,6 +103,7 @@ CREATE TABLE IF NOT EXISTS step (
     kickoff_id TEXT NOT NULL,
     task_id    TEXT NOT NULL,
     attempt    INTEGER NOT NULL,
+    seq        INTEGER NOT NULL,
     void       INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS step_of ON step (kickoff_id, task_id, attempt);
@@ -106,6 +111,7 @@ CREATE TABLE IF NOT EXISTS ended (
     kickoff_id TEXT NOT NULL,
     task_id    TEXT NOT NULL,
     attempt    INTEGER NOT NULL,
+    seq        INTEGER NOT NULL,
     PRIMARY KEY (kickoff_id, task_id, attempt)
 );
 """
