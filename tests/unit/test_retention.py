@@ -19,12 +19,13 @@ def test_what_runs_store_for_themselves_goes_with_their_end(tmp_path):
             ended, at_work = await w.run(step=HOOK), await w.run(step=HOOK)
             await w.say(ended, "crew")
             for name in (ended.id, at_work.id, "01a20bb3-f86a-76d4-9da0-7cc97b4db906"):
-                (storage / name / "deep").mkdir(parents=True)
+                await asyncio.to_thread((storage / name / "deep").mkdir, parents=True)
             retention = Retention(w.store, w.clock, 0, tmp_path / "logs", storage)
             await step(w.clock, retention.remove())
-            assert [folder.name for folder in storage.iterdir()] == [at_work.id]
+            return at_work.id
 
-    asyncio.run(story())
+    kept = asyncio.run(story())
+    assert [folder.name for folder in (tmp_path / "storage").iterdir()] == [kept]
 
 
 def logs_of(tmp_path, *run_ids):
