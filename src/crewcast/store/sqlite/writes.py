@@ -184,9 +184,9 @@ class Writes:
     def _append(self, values: Sequence[Append]) -> list[bool]:
         # The last state of each run is written, guarded by what the log was before the first append.
         latest: dict[str, tuple[Run, int, str]] = {}
-        for run, events, token, _, review in values:
+        for run, events, token, *_ in values:
             before = run.seq - len(events)
-            _check(run, events, before, review)
+            _check_dense(run, events, before)
             earlier = latest.get(run.id)
             if earlier is None:
                 latest[run.id] = run, before, token
@@ -219,16 +219,17 @@ class Writes:
                 return [False]
             raise Unheld
         self._append_events(values, latest)
-        self._append_beside(values)
+        beside = [value for value in values if value.journal or value.review is not None]
+        if beside:
+            self._append_beside(beside)
         return [True] * len(values)
 
     def _append_beside(self, values: Sequence[Append]) -> None:
         """What few appends bring: entries of the journal, and what a run asks."""
-        entries = [(self._key(value.run.id), value.journal) for value in values if value.journal]
-        if entries:
-            journal.write(self._db, entries)
+        journal.write(self._db, [(self._key(value.run.id), value.journal) for value in values])
         for value in values:
             if value.review is not None:
+                reviews.check_asked(value.run, value.review)
                 reviews.ask(self._db, self._key(value.run.id), value.review)
 
     def _log(self, run: Run, events: Sequence[Event], before: int) -> None:
@@ -407,12 +408,6 @@ class Writes:
 
 def _each(write: Callable[[V], R]) -> Callable[[Sequence[V]], list[R]]:
     return lambda values: [write(value) for value in values]
-
-
-def _check(run: Run, events: Sequence[Event], before: int, review: Review | None) -> None:
-    _check_dense(run, events, before)
-    if review is not None:
-        reviews.check_asked(run, review)
 
 
 def _check_dense(run: Run, events: Sequence[Event], before: int) -> None:
