@@ -283,6 +283,20 @@ def build():
     assert run.journal["spent"] == {"tokens": 10, "llm_calls": 1, "tool_calls": 1}
 
 
+def test_a_flow_that_is_cut_begins_anew_with_what_is_left_of_its_budget(start_flow):
+    code = """
+class Lab(Flow):
+    @start()
+    def one(self):
+        return crew(task(agent(answer("a"), role="A"), "a"), task(agent(answer("b"), role="B"), "b")).kickoff().raw
+"""
+    lines = start_flow(code, journal={"spent": {"llm_calls": 1}}, limits={"llm_calls": 2}).result()
+    assert (lines[-1]["kind"], [task["task_id"] for task in lines[-1]["tasks"]]) == ("budget", ["a"])
+    assert [line["journal"] for line in lines if "journal" in line] == [
+        {"spent": {"tokens": 0, "llm_calls": 2, "tool_calls": 0}}
+    ]
+
+
 # Waiting in place
 
 IN_PLACE = """
