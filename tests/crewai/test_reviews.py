@@ -343,6 +343,38 @@ def build():
     assert run.effects == [["Facts(n=2)"]]
 
 
+@pytest.mark.parametrize("fields", [{}, {"stream": "True"}])
+def test_a_model_of_a_provider_goes_on_with_its_conversation(review, stub_llm, fields):
+    """CrewAI's own client, native tools, a plain answer and one in chunks."""
+    run = review(
+        """
+from crewai import LLM
+def build():
+    writer = Agent(role="Writer", goal="g", backstory="b", tools=[look_up], llm=LLM("openai/gpt-4o-mini", **FIELDS))
+    return crew(task(writer, "draft", human_input=True), task(writer, "publish"))
+""".replace("**FIELDS", ", ".join(f"{name}={value}" for name, value in fields.items())),
+        reject("longer"),
+        approve(),
+        stub_llm=stub_llm,
+    )
+    assert run.last["usage"]["successful_requests"] >= 3
+    assert "look up" in str(run.effects)
+
+
+def test_a_crew_in_a_tool_cannot_ask(review):
+    run = review.apart("""
+@tool("Run")
+def run_crew() -> str:
+    "Run."
+    return crew(task(worker(answer("x"), role="X"), "inner", human_input=True)).kickoff().raw
+def build():
+    return crew(task(worker(use("Run"), answer("a"), tools=[run_crew]), "a"))
+""")
+    assert run.last["kind"] == "refused"
+    assert run.last["error"] == "human_input=True is not supported yet; it is set on: inner"
+    assert run.prompts("X") == []
+
+
 # Comments
 
 COMMENTED = """

@@ -1,6 +1,7 @@
 """What ends a run early: the server's word, its silence, and a budget that is spent."""
 
 import fcntl
+import importlib
 import os
 import select
 import signal
@@ -196,7 +197,7 @@ def test_a_child_whose_server_is_silent_ends_without_a_word(passages):
     run, child = beating(passages, 1)
     time.sleep(1.1)
     (run.folder / "go").touch()
-    assert [line["op"] for line in child.rest()] == ["started", "journal", "event"]
+    assert [line["op"] for line in child.rest() if line["op"] != "journal"] == ["started", "event"]
     assert child.status() == ORPHANED
 
 
@@ -282,6 +283,20 @@ def build():
     assert run.journal["spent"] == {"tokens": 10, "llm_calls": 1, "tool_calls": 1}
 
 
+def test_a_flow_that_is_cut_begins_anew_with_what_is_left_of_its_budget(start_flow):
+    code = """
+class Lab(Flow):
+    @start()
+    def one(self):
+        return crew(task(agent(answer("a"), role="A"), "a"), task(agent(answer("b"), role="B"), "b")).kickoff().raw
+"""
+    lines = start_flow(code, journal={"spent": {"llm_calls": 1}}, limits={"llm_calls": 2}).result()
+    assert (lines[-1]["kind"], [task["task_id"] for task in lines[-1]["tasks"]]) == ("budget", ["a"])
+    assert [line["journal"] for line in lines if "journal" in line] == [
+        {"spent": {"tokens": 0, "llm_calls": 2, "tool_calls": 0}}
+    ]
+
+
 # Waiting in place
 
 IN_PLACE = """
@@ -298,14 +313,31 @@ def test_a_review_that_no_other_process_could_decide_is_waited_for_in_place(pass
     child = run.host.start(run.folder, journal={})
     paused = child.until("paused")
     assert (paused["in_place"], paused["journal"], paused["output"]) == (True, {}, "a")
-    child.send({"op": "decision", **reject("longer")})
-    assert child.until("paused")["output"] == "a better one"
     child.send({"op": "decision", **approve("Mind the bees.")})
+    assert child.result()[-1]["op"] == "finished"
+    assert len(run.calls) == 2
+    # Older releases have no hook for it.
+    assert ("Mind the bees." in run.prompts("B")[0]) == has("1.15.3")
+
+
+def test_an_answer_that_is_rejected_in_place_is_made_better_there(passages):
+    run = passages(IN_PLACE)
+    child = run.host.start(run.folder, journal={})
+    child.until("paused")
+    child.send({"op": "decision", **reject("longer")})
+    if not hasattr(
+        importlib.import_module("crewai").Agent.model_fields["executor_class"].default, "_invoke_loop"
+    ):
+        # CrewAI 1.14.7 loses the conversation then; nobody is to take that for an answer to the remark.
+        [*_, last] = child.result()
+        assert last["kind"] == "refused"
+        assert "cannot go on with an answer that was rejected" in last["error"]
+        return
+    assert child.until("paused")["output"] == "a better one"
+    child.send({"op": "decision", **approve()})
     assert child.result()[-1]["op"] == "finished"
     assert len(run.calls) == 3
     assert "longer" in run.prompts("A")[1]
-    # Older releases have no hook for it.
-    assert ("Mind the bees." in run.prompts("B")[0]) == has("1.15.3")
 
 
 def test_a_stop_ends_the_wait(passages):

@@ -43,13 +43,33 @@ def obstacles(crew: Any) -> list[str]:
     return found
 
 
-class Journal:
+class Spending:
+    """What every run keeps, also a flow's: how much of its budget is spent."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def asks(self, _crew: Any) -> bool:
+        return False
+
+    def begun(self, _crew: Any, _event: Any) -> None:
+        pass
+
+    def resumes(self, _task_id: str) -> bool:
+        return False
+
+    def beside(self, kind: str, _source: Any, _fields: Entries) -> "Entries | None":
+        return {"spent": dict(self._control.spent)} if self._control.limits and kind in PAID else None
+
+
+class Journal(Spending):
     """The entries of one run: those of its earlier processes, and those that this one adds.
 
     Make it before the kickoff, which changes what tells whether the crew is still the same.
     """
 
     def __init__(self, crew: Any, entries: Entries, control: Control) -> None:
+        super().__init__(control)
         self.crew = crew
         # Whether somebody answers what its tasks ask of people.
         self.answered = False
@@ -62,7 +82,6 @@ class Journal:
         }
         # Entries that the next line takes along.
         self.next: Entries = {}
-        self._control = control
         self._keys = [text(getattr(task, "key", "")) for task in crew.tasks]
         self._send: Callable[[dict[str, Any]], None] | None = None
 
@@ -237,12 +256,10 @@ class Journal:
                 return self._planned()
             if kind == "task_completed" and id(source) in self.id_of and not self.obstacles:
                 return self._finished(source, fields)
-            if self._control.limits and kind in PAID:
-                return {"spent": dict(self._control.spent)}
         except Exception:
             sys.stderr.write("crewcast: a task could not be journalled\n")
             traceback.print_exc()
-        return None
+        return super().beside(kind, source, fields)
 
     def position(self, reached: int = -1) -> Entries:
         """What changes as a run goes on, beside its tasks; it has come at least to the task of this index."""

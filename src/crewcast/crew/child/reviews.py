@@ -19,6 +19,11 @@ from .wire import as_text, text
 
 Line = dict[str, Any]
 
+# At a terminal, their agent begins anew and is told nothing.
+CANNOT_SEND_BACK = (
+    "agents of this release of CrewAI cannot go on with an answer that was rejected; those of newer ones can"
+)
+
 
 class Paused(Refused):
     """Leaves the crew where it asks a person. `line` is the last that this process says."""
@@ -60,6 +65,9 @@ def warnings(crew: Any) -> list[str]:
                 "tasks before it, whose outputs it sees"
             )  # fmt: skip
         why = "; ".join(filter(None, [*obstacles(crew), obstacle(task, manager)]))
+        executor = getattr(manager or task.agent, "executor_class", None)
+        if executor is not None and not hasattr(executor, "_invoke_loop"):
+            said.append("the task " + ids[id(task)] + " can be approved only: " + CANNOT_SEND_BACK)
         if why:
             said.append(
                 "the task " + ids[id(task)] + " holds a process while it waits for a person, and the wait does not "
@@ -159,6 +167,8 @@ class Reviews:
         task_id = self._journal.id_of[id(context.task)]
         words = text(decision.get("feedback") or "").strip()
         if not decision["approve"]:
+            if not hasattr(context, "_invoke_loop"):
+                raise self._end(Refused(CANNOT_SEND_BACK))
             return words
         context.ask_for_human_input = False
         self._journal.comment(task_id, words if decision.get("pass_feedback", True) else "")

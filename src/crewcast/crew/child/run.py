@@ -5,7 +5,7 @@ from typing import Any
 
 from . import crews, errors, events, extractors, flows, internals, project, reviews, threads
 from .channel import Channel
-from .journal import Journal, Unresumable, llms_of
+from .journal import Journal, Spending, Unresumable, llms_of
 from .stops import Control
 from .tasks import TaskBook
 
@@ -89,7 +89,7 @@ class Run:
             self._value if self._is_flow else None,
             lambda early: self._channel.send_last(self._ended(early)),
             self._control,
-            self._journal,
+            self._journal or (Spending(self._control) if self._job.get("journal") is not None else None),
         )
         events.listen(sink)
         inherited = sink.places()
