@@ -13,11 +13,26 @@ from jsonschema import Draft202012Validator, FormatChecker
 from crewcast.contract.asyncapi import payload_schema
 from crewcast.webhooks import Delivery, verify
 
+# AMP documents this one in words alone; ours beside its fields are the link, the deadline and `meta`.
+HUMAN_INPUT = {
+    "type": "object",
+    "required": ["kickoff_id", "execution_id", "task_id", "task_output"],
+    "properties": {
+        "kickoff_id": {"type": "string", "format": "uuid"},
+        "execution_id": {"type": "string", "format": "uuid"},
+        "task_id": {"type": "string"},
+        "agent": {"type": "string"},
+        "task_output": {"type": "string"},
+        "review_url": {"type": "string", "format": "uri"},
+        "expires_at": {"type": "string", "format": "date-time"},
+        "meta": {"type": "object"},
+    },
+}
 SCHEMAS = {"step": "StepEventPayload", "task": "TaskCompletedPayload", "crew": "CrewCompletedPayload"}
 VALIDATORS = {
     channel: Draft202012Validator(payload_schema(name), format_checker=FormatChecker())
     for channel, name in SCHEMAS.items()
-}
+} | {"human_input": Draft202012Validator(HUMAN_INPUT, format_checker=FormatChecker())}
 
 
 @dataclass(frozen=True)
@@ -129,6 +144,8 @@ def check_body(channel: str, payload: dict[str, Any]) -> list[str]:
 
 
 def _fields(channel: str) -> dict[str, Any]:
+    if channel == "human_input":
+        return HUMAN_INPUT["properties"]  # type: ignore[return-value]
     fields: dict[str, Any] = payload_schema(SCHEMAS[channel])["properties"]
     return fields
 
