@@ -262,6 +262,9 @@ class Worker:
 
     async def _supervise(self, record: Record, kept: Mapping[str, bytes]) -> None:
         run = record.run
+        if run.stop is not None:  # it was given back before its worker heard of it
+            await record.stop(run.stop)
+            return
         storage = storage_folder(self._data, run.id)
         await asyncio.to_thread(make_private, storage)
         try:
@@ -286,8 +289,6 @@ class Worker:
         work = self._supervised[run.id] = Supervision(record, child, self._clock, patience, began)
         if self._stopping:
             work.cut()
-        if run.stop is not None:
-            work.stop(run.stop)
         try:
             await self._conclude(record, child, work, await work.run(), limits)
         finally:
@@ -304,10 +305,10 @@ class Worker:
             case Left.OVERDUE:
                 allowed = (run.timeout or limits.timeout or 0) / SECOND
                 await record.fail(f"the run worked longer than it may ({allowed:g} s) and was ended")
-            case Left.CUT:
-                await record.requeue()
             case _ if work.stopped_by is not None:
                 await record.stop(work.stopped_by)
+            case Left.CUT:
+                await record.requeue()
             case _:
                 if left is Left.STALLED:
                     reason = f"the crew said nothing for {(limits.stall or 0) / SECOND:g} s and was ended"

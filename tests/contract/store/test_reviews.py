@@ -62,12 +62,11 @@ async def test_whoever_lost_the_run_asks_nothing(store: Store):
     assert await store.journal(run.id) == {}
 
 
-async def test_only_a_run_that_comes_to_wait_asks_and_only_for_itself(store: Store):
+async def test_only_a_run_that_waits_asks_and_only_for_itself(store: Store):
     run, other = await running(store), await running(store)
     after = runs.pause(run, NOW)
     decided_already = reviews.decide(question(run), APPROVE, NOW)
     for moved, asked in [
-        (run, question(run)),
         (runs.end(run, RunState.FAILED, NOW), question(run)),
         (after, question(other)),
         (after, decided_already),
@@ -76,6 +75,35 @@ async def test_only_a_run_that_comes_to_wait_asks_and_only_for_itself(store: Sto
             await store.append(moved, [], WORKER, review=asked)
     assert await store.run(run.id) == run
     assert await store.reviews(None) == []
+
+
+async def test_a_process_that_waits_in_place_is_answered_while_its_run_goes_on(store: Store):
+    run = await running(store)
+    asked = question(run)
+    assert await store.append(replace(run, seq=1), [event(run, 1)], WORKER, review=asked)
+    run = await append(store, replace(run, seq=1), Channel.STEP)
+    before = replace(run, seq=1)  # its log has moved on since it was looked at
+    answered = reviews.decide(asked, APPROVE, NOW + 1)
+    with pytest.raises(ValueError, match="at work"):
+        await store.decide(answered, before, runs.resume(runs.pause(before, NOW)), [])
+    assert await store.decide(answered, before, before, [])
+    assert await store.review(run.id) == answered
+    assert await store.run(run.id) == run
+    assert not await store.decide(answered, run, run, [])
+
+
+@pytest.mark.parametrize(
+    "leave", [runs.requeue, lambda run, now: runs.end(run, RunState.FAILED, now)], ids=["requeue", "end"]
+)
+async def test_what_was_asked_in_place_is_void_once_the_process_is_gone(store: Store, leave):
+    run = await running(store)
+    asked = question(run)
+    assert await store.append(run, [], WORKER, review=asked)
+    assert await store.append(leave(run, NOW + 1), [], WORKER)
+    found = await store.review(run.id)
+    assert found is not None
+    assert found.state is ReviewState.VOID
+    assert not await store.decide(reviews.decide(asked, APPROVE, NOW + 2), run, run, [])
 
 
 async def test_a_number_is_given_once(store: Store):

@@ -57,6 +57,7 @@ def application(store, log_file=None):
             keys=KeyRing(bytes(32)),
             seal=lambda *_: b"",
             links=LINKS,
+            reseal=lambda lane, run_id: None,
         )
     )
 

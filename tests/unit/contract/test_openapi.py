@@ -82,7 +82,7 @@ def resolved(part):
 
 
 def served():
-    context = Context(None, RealClock(), Tokens("t"), {}, None, bytes, None, None, None, None)  # type: ignore[arg-type]
+    context = Context(None, RealClock(), Tokens("t"), {}, None, bytes, None, None, None, None, None)  # type: ignore[arg-type]
     routes = create_app(context)._app.routes  # type: ignore[attr-defined]
     return {(method.lower(), route.path) for route in routes for method in route.methods - {"HEAD"}}
 
