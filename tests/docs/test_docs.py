@@ -94,7 +94,9 @@ def nowhere(*_: object) -> None:
 
 
 def routes() -> set[str]:
-    context = Context(None, RealClock(), Tokens("t"), {}, nowhere, os.urandom, nowhere, None, nowhere, None, None)  # type: ignore[arg-type]
+    context = Context(
+        None, RealClock(), Tokens("t"), {}, nowhere, os.urandom, nowhere, None, nowhere, None, None
+    )  # type: ignore[arg-type]
     found = create_app(context)._app.routes  # type: ignore[attr-defined]
     return {f"{method} {route.path}" for route in found for method in route.methods - {"HEAD"}}
 
