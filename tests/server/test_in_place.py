@@ -30,14 +30,6 @@ def server(tmp_path_factory):
         yield process
 
 
-def until(server, kickoff_id, state):
-    end = time.monotonic() + 60
-    while (status := server.status(kickoff_id))["state"] != state:
-        assert time.monotonic() < end, status
-        time.sleep(0.02)
-    return status
-
-
 def decide(server, kickoff_id, *, approve, feedback=""):
     body = {"execution_id": kickoff_id, "task_id": 1, "human_feedback": feedback, "is_approve": approve}
     return server.ask("POST", "/resume", body)
@@ -49,7 +41,7 @@ def test_it_says_at_start_that_it_will(server):
 
 def test_a_reject_and_an_approval_are_heard_where_it_waits(server):
     kickoff_id = server.kickoff({})
-    waits = until(server, kickoff_id, "PAUSED")
+    waits = server.wait_for(kickoff_id, state="PAUSED")
     assert (waits["status"], waits["awaiting"]["task_id"]) == ("awaiting_human_feedback", "write")
     assert decide(server, kickoff_id, approve=False, feedback="Shorter").json["status"] == "retrying"
     end = time.monotonic() + 60
@@ -65,7 +57,7 @@ def test_a_reject_and_an_approval_are_heard_where_it_waits(server):
 
 def test_its_webhooks_cannot_change_while_it_waits(server):
     kickoff_id = server.kickoff({})
-    until(server, kickoff_id, "PAUSED")
+    server.wait_for(kickoff_id, state="PAUSED")
     body = {"execution_id": kickoff_id, "task_id": "write", "human_feedback": "", "is_approve": True}
     answer = server.ask("POST", "/resume", {**body, "taskWebhookUrl": "http://127.0.0.1:9/hook"})
     assert answer.status == 422
@@ -75,7 +67,7 @@ def test_its_webhooks_cannot_change_while_it_waits(server):
 
 def test_it_can_be_stopped_and_its_process_ends(server):
     kickoff_id = server.kickoff({})
-    until(server, kickoff_id, "PAUSED")
+    server.wait_for(kickoff_id, state="PAUSED")
     answer = server.ask("POST", f"/stop/{kickoff_id}")
     assert (answer.status, answer.json["status"]) == (202, "stopping")
     assert server.wait_for(kickoff_id)["state"] == "REVOKED"

@@ -1,7 +1,5 @@
 """A run again from one of its tasks, with the crew of examples/reviews, whose middle task asks a person."""
 
-import time
-
 import pytest
 
 from tests.support.receiver import Receiver
@@ -20,14 +18,6 @@ def server(tmp_path_factory):
         yield process
 
 
-def until(server, kickoff_id, state):
-    end = time.monotonic() + 60
-    while (status := server.status(kickoff_id))["state"] != state:
-        assert time.monotonic() < end, status
-        time.sleep(0.01)
-    return status
-
-
 def decide(server, kickoff_id, *, approve=True, feedback=""):
     body = {
         "execution_id": kickoff_id,
@@ -40,7 +30,7 @@ def decide(server, kickoff_id, *, approve=True, feedback=""):
 
 def finished(server, **fields):
     kickoff_id = server.kickoff(INPUTS, **fields)
-    until(server, kickoff_id, "PAUSED")
+    server.wait_for(kickoff_id, state="PAUSED")
     assert decide(server, kickoff_id).status == 200
     return kickoff_id, server.wait_for(kickoff_id)
 
@@ -84,7 +74,7 @@ def test_what_was_finished_is_taken_over_and_not_done_or_told_again(server):
 def test_from_the_task_that_asks_it_asks_again(server):
     first, _ = finished(server)
     again = rerun(server, first, from_task=2).json["kickoff_id"]
-    assert until(server, again, "PAUSED")["awaiting"]["task_id"] == "notice_task"
+    assert server.wait_for(again, state="PAUSED")["awaiting"]["task_id"] == "notice_task"
     assert decide(server, again).status == 200
     assert server.wait_for(again)["state"] == "SUCCESS"
 
@@ -92,24 +82,24 @@ def test_from_the_task_that_asks_it_asks_again(server):
 def test_from_the_first_task_it_is_a_kickoff_with_the_same_inputs(server):
     first, _ = finished(server)
     again = rerun(server, first, from_task=1).json["kickoff_id"]
-    until(server, again, "PAUSED")
+    server.wait_for(again, state="PAUSED")
     tasks = [e["payload"]["task_id"] for e in server.events(again) if e["type"] == "task.completed"]
     assert tasks == ["facts_task"]
 
 
 def test_a_stopped_run_can_be_gone_on_with_as_a_new_one(server):
     first = server.kickoff(INPUTS)
-    until(server, first, "PAUSED")
+    server.wait_for(first, state="PAUSED")
     assert server.ask("POST", f"/stop/{first}").json["status"] == "stopped"
     assert server.status(first)["state"] == "REVOKED"
     answer = rerun(server, first)
     assert answer.json["from_task"] == "notice_task"
-    until(server, answer.json["kickoff_id"], "PAUSED")
+    server.wait_for(answer.json["kickoff_id"], state="PAUSED")
 
 
 def test_one_that_has_not_ended_is_refused(server):
     first = server.kickoff(INPUTS)
-    until(server, first, "PAUSED")
+    server.wait_for(first, state="PAUSED")
     answer = rerun(server, first, from_task=1)
     assert answer.status == 400
     assert "Stop it first" in answer.json["message"]
