@@ -257,6 +257,23 @@ def build():
     assert run.effects == [["limited", "a"]]
 
 
+def test_a_tool_whose_result_is_the_answer_has_the_last_word_as_at_a_terminal(review):
+    run = review(
+        """
+@tool("Final", result_as_answer=True)
+def final(word: str) -> str:
+    "Say it."
+    return "final " + word
+def build():
+    return crew(task(worker(use("Final", word="a"), answer("something else"), tools=[final]), "draft", human_input=True))
+""",
+        reject("something else"),
+        approve(),
+    )
+    # CrewAI looks at what the tools of a task have said after the person has spoken.
+    assert run.last["output"] == "final a"
+
+
 def test_an_agent_that_plans_does_not_plan_again(review):
     run = review(
         """
