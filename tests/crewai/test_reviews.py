@@ -329,6 +329,24 @@ def build():
     ]
 
 
+def test_a_crew_that_is_asynchronous_inside_is_reviewed_too(review):
+    run = review(
+        """
+import asyncio
+class Loop(Crew):
+    def kickoff(self, inputs=None, **named):
+        return asyncio.run(self.akickoff(inputs))
+def build():
+    a, b = worker(answer("a"), answer("aa"), role="A"), worker(answer("b"), role="B")
+    tasks = [task(a, "a", human_input=True), task(b, "b")]
+    return Loop(agents=[a, b], tasks=tasks)
+""",
+        reject("longer"),
+        approve(),
+    )
+    assert [lines[-1]["output"] for lines in run.processes] == ["a", "aa", "b"]
+
+
 def test_a_manager_is_rejected_and_delegates_no_second_time(review):
     run = review(
         """
