@@ -190,6 +190,42 @@ def build():
     assert run.effects == [["after"]]
 
 
+def test_what_a_manager_has_used_is_counted(cut):
+    run, _ = cut(
+        """
+def build():
+    b = worker(answer("helped"), role="B")
+    boss = llm("boss", use("delegate_work_to_coworker", task="do it", context="now", coworker="B"), answer("one"),
+               lambda: once("now") or answer("two"), answer("two"))
+    if once.__doc__ is None:
+        del boss._replies[2]
+    return Crew(agents=[b], process=Process.hierarchical, manager_llm=boss,
+                tasks=[Task(name=name, description="D", expected_output="E") for name in ("one", "two")])
+"""
+    )
+    assert run.last["usage"]["total_tokens"] == 40
+    assert len(run.prompts("B")) == 1
+
+
+def test_another_run_may_begin_with_the_tasks_of_one_that_is_over(passages):
+    """With what began that run and the tasks that are kept, and nothing else."""
+    run = passages("""
+def build():
+    a, c, d = (worker(answer("done " + role), answer("anew " + role), role=role) for role in "ACD")
+    one, two = task(a, "one"), task(c, "two")
+    skipped = ConditionalTask(name="skipped", description="D", expected_output="E", agent=a, condition=lambda output: bool(note("asked")))
+    return crew(one, skipped, two, task(d, "three", context=[one, skipped, two]))
+""")
+    run.go()
+    run.journal = {name: run.journal[name] for name in ("run", "task:one", "task:two")}
+    lines = run.go()
+    assert [line["task_id"] for line in lines if line["op"] == "event"] == ["three"] * 3
+    assert run.last["output"] == "anew D"
+    assert [task["output"] for task in run.last["tasks"]] == ["done A", "done C", "anew D"]
+    assert run.prompts("D")[0] == run.prompts("D")[1]
+    assert [len(run.prompts(who)) for who in "AC"] == [1, 1]
+
+
 # Reviews, and processes that are cut
 
 REVIEWED = """

@@ -257,6 +257,23 @@ def build():
     assert run.effects == [["limited", "a"]]
 
 
+def test_a_tool_whose_result_is_the_answer_has_the_last_word_as_at_a_terminal(review):
+    run = review(
+        """
+@tool("Final", result_as_answer=True)
+def final(word: str) -> str:
+    "Say it."
+    return "final " + word
+def build():
+    return crew(task(worker(use("Final", word="a"), answer("something else"), tools=[final]), "draft", human_input=True))
+""",
+        reject("something else"),
+        approve(),
+    )
+    # CrewAI looks at what the tools of a task have said after the person has spoken.
+    assert run.last["output"] == "final a"
+
+
 def test_an_agent_that_plans_does_not_plan_again(review):
     run = review(
         """
@@ -310,6 +327,24 @@ def build():
         (3, "CC"),
         (None, "CC"),
     ]
+
+
+def test_a_crew_that_is_asynchronous_inside_is_reviewed_too(review):
+    run = review(
+        """
+import asyncio
+class Loop(Crew):
+    def kickoff(self, inputs=None, **named):
+        return asyncio.run(self.akickoff(inputs))
+def build():
+    a, b = worker(answer("a"), answer("aa"), role="A"), worker(answer("b"), role="B")
+    tasks = [task(a, "a", human_input=True), task(b, "b")]
+    return Loop(agents=[a, b], tasks=tasks)
+""",
+        reject("longer"),
+        approve(),
+    )
+    assert [lines[-1]["output"] for lines in run.processes] == ["a", "aa", "b"]
 
 
 def test_a_manager_is_rejected_and_delegates_no_second_time(review):

@@ -49,7 +49,7 @@ REVIEWING = (
 )
 
 
-def missing(names: "tuple[str, ...]") -> list[str]:
+def missing(names: tuple[str, ...]) -> list[str]:
     """Those that this release does not have."""
     return [name.partition(":")[2] for name in names if not _is_there(name)]
 

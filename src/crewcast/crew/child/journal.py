@@ -58,7 +58,7 @@ class Spending:
     def resumes(self, _task_id: str) -> bool:
         return False
 
-    def beside(self, kind: str, _source: Any, _fields: Entries) -> "Entries | None":
+    def beside(self, kind: str, _source: Any, _fields: Entries) -> Entries | None:
         return {"spent": dict(self._control.spent)} if self._control.limits and kind in PAID else None
 
 
@@ -86,11 +86,11 @@ class Journal(Spending):
         self._send: Callable[[dict[str, Any]], None] | None = None
 
     @property
-    def run(self) -> "Entries | None":
+    def run(self) -> Entries | None:
         return self.entries.get("run")
 
     @property
-    def pending(self) -> "Entries | None":
+    def pending(self) -> Entries | None:
         return self.entries.get("pending")
 
     def done(self) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ class Journal(Spending):
         if problems:
             raise Unresumable("the run cannot go on: " + "; ".join(problems))
 
-    def restore(self, book: TaskBook) -> "dict[str, Any] | None":
+    def restore(self, book: TaskBook) -> dict[str, Any] | None:
         """Make the crew what it was after its last finished task; the inputs in force, or None if it had not begun."""
         run = self.run
         if run is None:
@@ -194,7 +194,7 @@ class Journal(Spending):
         if blanks:
             self._blank_later(blanks)
 
-    def _blank_later(self, tasks: "list[Any]") -> None:
+    def _blank_later(self, tasks: list[Any]) -> None:
         """A skipped task has no output when others look at it; only the search for the start must see one."""
         crew = self.crew
 
@@ -249,7 +249,7 @@ class Journal(Spending):
     def resumes(self, task_id: str) -> bool:
         return self.pending is not None and self.pending["task"] == task_id
 
-    def beside(self, kind: str, source: Any, fields: Entries) -> "Entries | None":
+    def beside(self, kind: str, source: Any, fields: Entries) -> Entries | None:
         """Never raises: the line itself must go out."""
         try:
             if kind == "task_started" and not self.obstacles:
@@ -276,7 +276,7 @@ class Journal(Spending):
             **({"skipped": skipped} if skipped else {}),
         }
 
-    def _planned(self) -> "Entries | None":
+    def _planned(self) -> Entries | None:
         """With the first task of a crew that plans: what its tasks are to do."""
         run = self.run
         if run is None or not self.crew.planning or "descriptions" in run:

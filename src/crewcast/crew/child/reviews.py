@@ -83,7 +83,7 @@ class Reviews:
         self,
         journal: Journal,
         book: TaskBook,
-        decision: "Entries | None",
+        decision: Entries | None,
         sink: Sink,
         control: Control,
         tell: Callable[[Line], None],
@@ -157,7 +157,7 @@ class Reviews:
 
     # What it does
 
-    def _feedback(self, answer: Any, context: Any) -> "str | None":
+    def _feedback(self, answer: Any, context: Any) -> str | None:
         """What the person says is wrong; None if the answer is approved. Raises Paused if nobody has said anything yet."""
         if self._live is context and self._decision is not None:
             decision, self._live, self._decision = self._decision, None, None
@@ -204,7 +204,7 @@ class Reviews:
         }
         raise self._end(Paused(line))
 
-    def _pending(self, task_id: str, answer: Any, context: Any, line: Line) -> "Entries | None":
+    def _pending(self, task_id: str, answer: Any, context: Any, line: Line) -> Entries | None:
         """All that another process needs to go on from here; None if that is not all JSON, or would not be understood."""
         task, journal = context.task, self._journal
         run = journal.run

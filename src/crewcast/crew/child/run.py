@@ -61,7 +61,7 @@ class Run:
             "usage": None if usage is None else dict(usage),
         }
 
-    def _impossible(self) -> "Line | None":
+    def _impossible(self) -> Line | None:
         """Why nothing is kicked off, if so; else the crew is where it is to go on."""
         if self._is_flow:
             refusal = flows.refusal(self._value)
