@@ -11,6 +11,7 @@ from crewcast.core.backoff import DAY, SECOND
 from crewcast.core.review import Default
 
 MOST = 1 << 53  # what every JSON reader takes as a whole number
+LEAST = 0.001  # seconds
 LONGEST = 366 * DAY
 
 
@@ -88,11 +89,11 @@ def parse_review(value: Any) -> ReviewTerms | None:
 
 
 def parse_seconds(name: str, value: Any) -> float | None:
-    """More than 0, at most a year. Raises Problem 422."""
+    """A millisecond to a year. Raises Problem 422."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST / SECOND:
-        raise invalid(name, "must be a number of seconds, more than 0 and at most a year")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not LEAST <= value <= LONGEST / SECOND:
+        raise invalid(name, f"must be a number of seconds, from {LEAST} to a year")
     return float(value)
 
 

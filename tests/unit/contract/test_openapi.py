@@ -263,7 +263,8 @@ def test_the_limits_of_a_kickoff_are_those_of_the_code():
     assert fields["review"]["properties"]["default"]["enum"] == [*Default, None]
     assert (fields["priority"]["minimum"], fields["priority"]["maximum"]) == kickoffs.PRIORITIES
     assert fields["max_attempts"]["maximum"] == kickoffs.MOST_ATTEMPTS
-    assert SCHEMAS["LimitSeconds"]["maximum"] == terms.LONGEST / SECOND
+    for described in (SCHEMAS["LimitSeconds"], SCHEMAS["Duration"]["oneOf"][0]):
+        assert (described["minimum"], described["maximum"]) == (terms.LEAST, terms.LONGEST / SECOND)
     assert SCHEMAS["Count"]["maximum"] == terms.MOST
 
 
