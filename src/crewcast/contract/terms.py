@@ -92,7 +92,11 @@ def parse_seconds(name: str, value: Any) -> float | None:
     """A millisecond to a year. Raises Problem 422."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not LEAST <= value <= LONGEST / SECOND:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not LEAST <= value <= LONGEST / SECOND
+    ):
         raise invalid(name, f"must be a number of seconds, from {LEAST} to a year")
     return float(value)
 

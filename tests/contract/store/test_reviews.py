@@ -9,6 +9,7 @@ from crewcast.core import review as reviews
 from crewcast.core import run as runs
 from crewcast.core.errors import StoreError
 from crewcast.core.event import Channel
+from crewcast.core.lane import Lane
 from crewcast.core.review import Default, Review, ReviewState
 from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import Hint, Removal, Store
@@ -76,35 +77,6 @@ async def test_a_run_that_is_given_back_or_ends_asks_nothing_nor_does_one_for_an
             await store.append(moved, [], WORKER, review=asked)
     assert await store.run(run.id) == run
     assert await store.reviews(None) == []
-
-
-async def test_a_process_that_waits_in_place_is_answered_while_its_run_goes_on(store: Store):
-    run = await running(store)
-    asked = question(run)
-    assert await store.append(replace(run, seq=1), [event(run, 1)], WORKER, review=asked)
-    run = await append(store, replace(run, seq=1), Channel.STEP)
-    before = replace(run, seq=1)  # its log has moved on since it was looked at
-    answered = reviews.decide(asked, APPROVE, NOW + 1)
-    with pytest.raises(ValueError, match="at work"):
-        await store.decide(answered, before, runs.resume(runs.pause(before, NOW)), [])
-    assert await store.decide(answered, before, before, [])
-    assert await store.review(run.id) == answered
-    assert await store.run(run.id) == run
-    assert not await store.decide(answered, run, run, [])
-
-
-@pytest.mark.parametrize(
-    "leave", [runs.requeue, lambda run, now: runs.end(run, RunState.FAILED, now)], ids=["requeue", "end"]
-)
-async def test_what_was_asked_in_place_is_void_once_the_process_is_gone(store: Store, leave):
-    run = await running(store)
-    asked = question(run)
-    assert await store.append(run, [], WORKER, review=asked)
-    assert await store.append(leave(run, NOW + 1), [], WORKER)
-    found = await store.review(run.id)
-    assert found is not None
-    assert found.state is ReviewState.VOID
-    assert not await store.decide(reviews.decide(asked, APPROVE, NOW + 2), run, run, [])
 
 
 async def test_a_number_is_given_once(store: Store):
@@ -267,13 +239,14 @@ async def test_a_decision_about_a_run_at_work_changes_its_review_alone(store: St
     held = await asyncio.gather(
         store.decide(done, run, run, []), store.decide(reviews.decide(asked, APPROVE, NOW), run, run, [])
     )
-    assert held == [True, False]
+    assert list(held) == [True, False]
     assert heard.take() == [(Hint.EVENTS, run.id)]
     assert await store.run(run.id) == moved
     assert await store.review(run.id) == done
     assert await store.lanes(run.id) == lanes
     asked = question(run, 2)
     assert await store.append(moved, [], WORKER, review=asked)
+    urls: list[Lane] | None
     for after, events, urls in [
         (runs.end(moved, RunState.FAILED, NOW), [], None),
         (moved, [event(run, 3)], None),

@@ -89,7 +89,10 @@ class World:
         async def send(message):
             sent.append(message)
 
-        self.runner.run(self.app(scope, receive, send))
+        async def ask():
+            await self.app(scope, receive, send)
+
+        self.runner.run(ask())
         told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         answer = Answer(sent[0]["status"], told, b"".join(part.get("body", b"") for part in sent[1:]))
         if method != "HEAD":
