@@ -95,6 +95,17 @@ def test_a_url_that_stays_keeps_its_authentication_and_a_new_one_never_gets_an_o
     assert given == {A: (Channel.TASK, f"{RUN} {A} (('authorization', 'Bearer new'),)".encode())}
 
 
+def test_a_url_that_comes_back_keeps_its_authentication_since_more_may_wait_for_it():
+    lanes = [lane(A, Channel(0), auth=b"of a", ranged=True), lane(B, Channel.TASK, 2)]
+    assert after(lanes, stepWebhookUrl=A) == {A: (Channel.STEP, b"of a"), B: (Channel.TASK, None)}
+    assert after(lanes, stepWebhookUrl=C) == {B: (Channel.TASK, None), C: (Channel.STEP, None)}
+
+
+def test_a_url_whose_lane_was_closed_goes_on_to_have_dead_letters():
+    lanes = [lane(A, Channel.TASK, closed="gone"), lane(B, Channel.STEP, 2)]
+    assert after(lanes, stepWebhookUrl=C) == {A: (Channel.TASK, None), C: (Channel.STEP, None)}
+
+
 def test_lanes_that_send_what_there_was_are_no_subscriptions():
     lanes = [
         lane(A, Channel.TASK),
