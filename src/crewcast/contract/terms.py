@@ -105,9 +105,11 @@ def parse_whole(name: str, value: Any, low: int, high: int) -> int | None:
     """Raises Problem 422."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    # In JSON 2.0 is a whole number too.
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+    if not whole or not low <= value <= high:
         raise invalid(name, f"must be a whole number from {low} to {high}")
-    return value
+    return int(value)
 
 
 def _count(name: str, value: Any) -> int | None:
