@@ -11,7 +11,8 @@ from tests.support.receiver import Receiver, check_lanes, first_deliveries
 from tests.support.server import ServerProcess
 
 SETTINGS = """
-max_runs = 4
+max_runs = 5
+max_runs_per_token = 4
 stall_timeout = 1.5
 
 [crews.brief]
@@ -156,7 +157,7 @@ def test_the_time_of_a_run_is_that_of_all_its_processes(server, sack):
     status = server.wait_for(kickoff_id)
     assert status["error"] == "the run worked longer than it may (1.5 s) and was ended"
     assert 1.5 <= status["execution_time"] < 2.5
-    assert one.counts == {"clean_task": 2}
+    assert ends(server.events(kickoff_id))[0]["run_attempt"] == 2
 
 
 @pytest.mark.parametrize(
@@ -216,3 +217,17 @@ def test_a_crew_runs_as_often_at_once_as_it_may_and_by_priority_then_age(server,
         assert server.wait_for(kickoff_id)["state"] == "SUCCESS"
     begun = {name: one.noted("calls")[0]["at"] for name, (one, _) in waiting.items()}
     assert sorted(begun, key=begun.__getitem__) == ["b", "e", "a", "c", "d"]
+
+
+def test_a_token_has_as_many_runs_at_once_as_it_may(server, sack):
+    """The node would take a fifth."""
+    sacks = [sack(f"sack{n}", clean_task=["wait"]) for n in range(5)]
+    ids = [start(server, one) for one in sacks]
+    for one in sacks[:4]:
+        one.wait_for("clean_task")
+    assert server.status(ids[4])["state"] == "PENDING"
+    released = time.time()
+    for one in sacks:
+        one.go()
+    assert [server.wait_for(kickoff_id)["state"] for kickoff_id in ids] == ["SUCCESS"] * 5
+    assert sacks[4].noted("calls")[0]["at"] > released

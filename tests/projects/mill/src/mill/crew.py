@@ -38,7 +38,9 @@ class Mill:
             expected_output="Flour",
             agent=self.miller(),
             human_input=name in ASKS,
-            callback=lambda output: note(Path(self.built._inputs["folder"]) / "effects", task=name, got=output.raw),
+            callback=lambda output: note(
+                Path(self.built._inputs["folder"]) / "effects", task=name, got=output.raw
+            ),
         )
 
     @task

@@ -18,7 +18,7 @@ from crewai.llms.base_llm import BaseLLM, llm_call_context
 
 def note(file, **what):
     """One write in append mode: whole, or not there, whatever happens to the process next."""
-    with open(file, "ab", buffering=0) as lines:
+    with Path(file).open("ab", buffering=0) as lines:
         lines.write(json.dumps({"pid": os.getpid(), "at": time.time(), **what}).encode() + b"\n")
 
 
@@ -48,7 +48,9 @@ def act(what, folder):
     elif what == "freeze":  # every thread, not this one alone
         os.kill(os.getpid(), signal.SIGSTOP)
     elif what == "deaf":
-        ctypes.CDLL(None).signal(int(signal.SIGTERM), 1)  # SIG_IGN: Python's own works in the main thread alone
+        ctypes.CDLL(None).signal(
+            int(signal.SIGTERM), 1
+        )  # SIG_IGN: Python's own works in the main thread alone
         time.sleep(600)
     else:
         raise ValueError(what)
