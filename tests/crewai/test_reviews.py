@@ -72,6 +72,20 @@ def build():
     assert len({lines[-1]["uuid"] for lines in run.processes[:3]}) == 1
 
 
+def test_a_task_is_as_long_as_the_work_on_it_in_all_processes(review):
+    run = review.apart(
+        """
+def build():
+    return crew(task(worker(lambda: time.sleep(0.3) or answer("a draft")), "draft", human_input=True))
+""",
+        approve(),
+    )
+    [completed] = [line for line in run.events if line["type"] == "task_completed"]
+    before = run.processes[0][-1]["journal"]["pending"]["seconds"]
+    assert 0.3 <= before < completed["execution_time"]
+    assert completed["execution_time"] - before <= run.last["seconds"]
+
+
 SHAPES = {
     "a native tool is not called again": """
 def build():

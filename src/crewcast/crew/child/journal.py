@@ -223,8 +223,11 @@ class Journal(Spending):
     def attach(self, send: Callable[[dict[str, Any]], None]) -> None:
         """From now on, what is known goes to the server this way."""
         self._send = send
-        if not self.obstacles:
-            _before_steps(self._comment)
+        self.pass_comments()
+
+    def of(self, task: Any) -> "Journal | None":
+        """The journal that this task of the run's own is in."""
+        return self if id(task) in self.id_of else None
 
     def begun(self, crew: Any, event: Any) -> None:
         if crew is not self.crew or self.obstacles or self.run is not None:
@@ -307,6 +310,11 @@ class Journal(Spending):
 
     # Comments
 
+    def pass_comments(self) -> None:
+        """From now on, the tasks of this crew are told what people said of those whose output they see."""
+        if not internals.missing(internals.HOOKS):
+            _before_steps(self._comment)
+
     def comment(self, task_id: str, words: str) -> None:
         """What a person said with the approval, for the tasks that see this one's output. "" for nothing."""
         name = "comment:" + task_id
@@ -332,6 +340,32 @@ class Journal(Spending):
             order = [id(each) for each in self.crew.tasks]
             return not task.async_execution and order.index(id(other)) < order.index(id(task))
         return any(each is other for each in task.context or [])
+
+
+class FlowJournals(Spending):
+    """A flow begins anew when it is cut, and so do its crews; people are asked while its process waits."""
+
+    def __init__(self, control: Control) -> None:
+        super().__init__(control)
+        self.answered = False
+        self._of: dict[int, Journal] = {}
+
+    def asks(self, _crew: Any) -> bool:
+        return self.answered
+
+    def begun(self, crew: Any, _event: Any) -> None:
+        asking = [task for task in crew.tasks if task.human_input]
+        if not self.answered or not asking:
+            return
+        journal = Journal(crew, {}, self._control)
+        journal.obstacles.append("it is a crew of a flow")
+        journal.pass_comments()
+        for task in asking:
+            task.async_execution = False
+            self._of[id(task)] = journal
+
+    def of(self, task: Any) -> Journal | None:
+        return self._of.get(id(task))
 
 
 def dump_output(output: Any) -> Entries:
