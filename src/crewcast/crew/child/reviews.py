@@ -13,7 +13,8 @@ from typing import Any
 
 from . import internals
 from .events import Refused, Sink
-from .journal import Entries, FlowJournals, Journal, obstacles, survives
+from .journal import FlowJournals, Journal, obstacles
+from .outputs import Entries, survives
 from .stops import Control
 from .tasks import TaskBook, stable_ids
 from .wire import as_text, text
