@@ -272,6 +272,25 @@ def test_a_budget_is_for_all_processes_of_a_run(passages):
     assert len(run.calls) == 4
 
 
+@since("1.15.29", "the use of tokens in the event of a call")
+def test_a_model_that_tells_its_tokens_and_does_not_count_them_is_counted(passages):
+    run = passages("""
+from scripted import ScriptedLLM
+class Telling(ScriptedLLM):
+    def _emit_call_completed_event(self, **fields):
+        super()._emit_call_completed_event(**fields, usage={"total_tokens": 7})
+def build():
+    telling = Telling.saying(answer("a"), answer("b"))
+    a = Agent(role="A", goal="g", backstory="b", llm=telling)
+    return crew(task(a, "a"), task(a, "b"))
+""")
+    run.go(limits={"tokens": 13})
+    assert (
+        run.last["error"] == "the budget of 13 tokens is spent; in all: 14 tokens, 2 LLM calls, 0 tool calls"
+    )
+    assert [task["task_id"] for task in run.last["tasks"]] == ["a"]
+
+
 def test_what_a_process_spent_before_it_was_cut_is_not_forgotten(passages):
     run = passages("""
 def build():
