@@ -321,6 +321,19 @@ def build():
     assert [task["task_id"] for task in run.last["tasks"]] == ["a"]
 
 
+def test_a_run_of_which_nothing_is_done_begins_anew_however_the_crew_has_changed(passages):
+    run = passages("""
+def build():
+    return crew(task(worker(lambda: once("now") or answer("a"), answer("a")), "a"))
+""")
+    run.go(status=KILLED)
+    assert list(run.journal) == ["run"]
+    run.journal["run"]["crewai"] = "1.0.0"
+    run.go()
+    assert run.last["op"] == "finished"
+    assert run.journal["run"]["crewai"] != "1.0.0"
+
+
 # What CrewAI itself does around a review
 
 EVENTS = """

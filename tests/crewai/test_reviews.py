@@ -72,6 +72,20 @@ def build():
     assert len({lines[-1]["uuid"] for lines in run.processes[:3]}) == 1
 
 
+def test_a_task_is_as_long_as_the_work_on_it_in_all_processes(review):
+    run = review.apart(
+        """
+def build():
+    return crew(task(worker(lambda: time.sleep(0.3) or answer("a draft")), "draft", human_input=True))
+""",
+        approve(),
+    )
+    [completed] = [line for line in run.events if line["type"] == "task_completed"]
+    before = run.processes[0][-1]["journal"]["pending"]["seconds"]
+    assert 0.3 <= before < completed["execution_time"]
+    assert completed["execution_time"] - before <= run.last["seconds"]
+
+
 SHAPES = {
     "a native tool is not called again": """
 def build():
@@ -126,6 +140,12 @@ def build():
     return crew(task(worker(answer("a"), role="A"), "a"),
                 task(worker(answer("b"), role="B"), "b", human_input=True, async_execution=True),
                 task(worker(answer("c"), role="C"), "c"))
+""",
+    "several async tasks ask": """
+def build():
+    a, b, c, d = (worker(answer(role), role=role) for role in "ABCD")
+    asking = {"human_input": True, "async_execution": True}
+    return crew(task(a, "a"), task(b, "b", **asking), task(c, "c"), task(d, "d", **asking))
 """,
     "a skipped task is before it": """
 def build():
@@ -200,7 +220,8 @@ def build():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_crew_is_approved_as_at_a_terminal(review, shape):
-    review(SHAPES[shape], *[approve()] * SHAPES[shape].count("human_input="), inputs={"topic": "bees"})
+    asks = 2 if shape == "several async tasks ask" else SHAPES[shape].count("human_input=")
+    review(SHAPES[shape], *[approve()] * asks, inputs={"topic": "bees"})
 
 
 def test_a_guardrail_that_sends_the_agent_back_asks_the_person_again(review):

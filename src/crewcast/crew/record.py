@@ -101,10 +101,14 @@ class Record:
             run, draft = endings.stopped(self.run, by, self._tasks(), self._meta, self._clock.now())
             await self._commit(run, [draft])
 
-    async def requeue(self) -> None:
-        """Gives the run back, to go on from its last finished task in a new child."""
+    async def requeue(self, worked_until: int | None = None) -> None:
+        """Gives the run back, to go on from its last finished task in a new child.
+
+        `worked_until`: when somebody was last known to be at work on it, where that is not now.
+        """
         if not self.over:
-            await self._commit(runs.requeue(self.run, self._clock.now()), [])
+            at = self._clock.now() if worked_until is None else worked_until
+            await self._commit(runs.requeue(self.run, at), [])
             self.held = False
 
     def _journalled(self, message: JSON) -> dict[str, bytes | None]:

@@ -141,7 +141,9 @@ class Worker:
             if run.stop is not None:
                 await record.stop(run.stop)
             else:
-                await self._again(record, STOPPED, self._crew_limits(run.crew))
+                # The lease was last prolonged then; what came after was no work.
+                worked_until = max(run.claimed_at or 0, (run.lease_until or 0) - LEASE)
+                await self._again(record, STOPPED, self._crew_limits(run.crew), worked_until)
             if record.run.state.ended:
                 await self._forget_storage(run.id)
 
@@ -316,12 +318,14 @@ class Worker:
                     reason = await how_it_ended(child)
                 await self._again(record, reason, limits)
 
-    async def _again(self, record: Record, reason: str, limits: CrewLimits) -> None:
+    async def _again(
+        self, record: Record, reason: str, limits: CrewLimits, worked_until: int | None = None
+    ) -> None:
         """A run that was cut goes on from its last finished task, as often as it may."""
         attempts = record.run.max_attempts or limits.attempts
         if record.run.attempt < attempts:
             log.warning("run %s: %s; it is tried again", record.run.id, reason)
-            await record.requeue()
+            await record.requeue(worked_until)
         else:
             tried = f" (attempt {record.run.attempt} of {attempts})" if attempts > 1 else ""
             await record.fail(reason + tried)

@@ -1,20 +1,17 @@
 """What a run of a crew keeps, so that another process can go on with it: only JSON passes from one to the next."""
 
 import importlib
-import json
 import sys
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from . import internals
 from .errors import ProjectError
+from .outputs import Entries, answer_with, dump_output, load_output, survives
 from .stops import Control
 from .tasks import TaskBook, stable_ids
-from .wire import encode, text
-
-Entries = dict[str, Any]
+from .wire import text
 
 # CrewAI's own divider between what a task is told.
 DIVIDER = "\n\n----------\n\n"
@@ -24,14 +21,6 @@ PAID = frozenset({"llm_call_completed", "tool_usage_started"})
 
 class Unresumable(ProjectError):
     """A run cannot go on in this process, and why."""
-
-
-def survives(value: Any) -> bool:
-    """Whether another process gets this as it is."""
-    try:
-        return bool(json.loads(encode({"value": value}))["value"] == value)
-    except Exception:
-        return False
 
 
 def obstacles(crew: Any) -> list[str]:
@@ -105,8 +94,15 @@ class Journal(Spending):
 
     def check(self) -> None:
         """Raise Unresumable if what was journalled is not for this crew in this environment."""
-        if not self.entries:
-            return
+        try:
+            self._check()
+        except Unresumable:
+            if self.done() or self.pending is not None:
+                raise
+            # Nothing is lost if it begins anew.
+            self.entries.pop("run", None)
+
+    def _check(self) -> None:
         run = self.run
         if run is None:
             if any(name.startswith(("task:", "pending")) for name in self.entries):
@@ -151,7 +147,10 @@ class Journal(Spending):
         crew.before_kickoff_callbacks = []
         if crew.planning and "descriptions" in run:
             vars(crew)["_handle_crew_planning"] = lambda: self._describe(run["descriptions"])
-        if _name(crew.process) == "hierarchical" and crew.manager_agent is None:
+        if (
+            text(getattr(crew.process, "value", crew.process)) == "hierarchical"
+            and crew.manager_agent is None
+        ):
             crew.manager_llm = importlib.import_module("crewai.utilities.llm_utils").create_llm(
                 crew.manager_llm
             )
@@ -185,7 +184,7 @@ class Journal(Spending):
                 if prefix:
                     task.output = output
                 else:
-                    _answer(task, output)
+                    answer_with(task, output)
             elif prefix and task_id in skipped:
                 task.output = task.get_skipped_task_output()
                 blanks.append(task)
@@ -209,7 +208,12 @@ class Journal(Spending):
     def _keep_async_contexts(self) -> None:
         """CrewAI gives an async task without a context of its own the last output, but only where tasks were skipped."""
         unspecified = importlib.import_module("crewai.utilities.constants").NOT_SPECIFIED
-        alone = {id(task) for task in self.crew.tasks if task.async_execution and task.context is unspecified}
+        # One that asks a person is no async task.
+        alone = {
+            id(task)
+            for task in self.crew.tasks
+            if task.async_execution and task.context is unspecified and not task.human_input
+        }
         if alone:
 
             def empty(step: Any) -> None:
@@ -223,8 +227,11 @@ class Journal(Spending):
     def attach(self, send: Callable[[dict[str, Any]], None]) -> None:
         """From now on, what is known goes to the server this way."""
         self._send = send
-        if not self.obstacles:
-            _before_steps(self._comment)
+        self.pass_comments()
+
+    def of(self, task: Any) -> "Journal | None":
+        """The journal that this task of the run's own is in."""
+        return self if id(task) in self.id_of else None
 
     def begun(self, crew: Any, event: Any) -> None:
         if crew is not self.crew or self.obstacles or self.run is not None:
@@ -307,6 +314,11 @@ class Journal(Spending):
 
     # Comments
 
+    def pass_comments(self) -> None:
+        """From now on, the tasks of this crew are told what people said of those whose output they see."""
+        if not internals.missing(internals.HOOKS):
+            _before_steps(self._comment)
+
     def comment(self, task_id: str, words: str) -> None:
         """What a person said with the approval, for the tasks that see this one's output. "" for nothing."""
         name = "comment:" + task_id
@@ -334,23 +346,30 @@ class Journal(Spending):
         return any(each is other for each in task.context or [])
 
 
-def dump_output(output: Any) -> Entries:
-    model = output.pydantic
-    return {
-        # Of a model that is declared as any model, nothing would be left.
-        "fields": output.model_dump(mode="json", exclude={"pydantic"}),
-        "model": None if model is None else model.model_dump(mode="json"),
-        "class": None if model is None else _class_name(type(model)),
-    }
+class FlowJournals(Spending):
+    """A flow begins anew when it is cut, and so do its crews; people are asked while its process waits."""
 
+    def __init__(self, control: Control) -> None:
+        super().__init__(control)
+        self.answered = False
+        self._of: dict[int, Journal] = {}
 
-def load_output(dumped: Entries, task: Any) -> Any:
-    output = importlib.import_module("crewai.tasks.task_output").TaskOutput.model_validate(dumped["fields"])
-    declared = task.output_pydantic
-    # A model that a guardrail made of another class is nowhere to be found; its text is there.
-    if dumped["class"] is not None and declared is not None and _class_name(declared) == dumped["class"]:
-        output.pydantic = declared.model_validate(dumped["model"])
-    return output
+    def asks(self, _crew: Any) -> bool:
+        return self.answered
+
+    def begun(self, crew: Any, _event: Any) -> None:
+        asking = [task for task in crew.tasks if task.human_input]
+        if not self.answered or not asking:
+            return
+        journal = Journal(crew, {}, self._control)
+        journal.obstacles.append("it is a crew of a flow")
+        journal.pass_comments()
+        for task in asking:
+            task.async_execution = False
+            self._of[id(task)] = journal
+
+    def of(self, task: Any) -> Journal | None:
+        return self._of.get(id(task))
 
 
 def llms_of(crew: Any) -> list[Any]:
@@ -360,21 +379,6 @@ def llms_of(crew: Any) -> list[Any]:
     return [llm for llm in found.values() if hasattr(llm, "_token_usage")]
 
 
-def _answer(task: Any, output: Any) -> None:
-    """Have the task give this output without any work."""
-
-    def at_once(**_named: Any) -> Any:
-        task.output = output
-        return output
-
-    def later(**_named: Any) -> Any:
-        future: Future[Any] = Future()
-        future.set_result(at_once())
-        return future
-
-    vars(task)["execute_sync"], vars(task)["execute_async"] = at_once, later
-
-
 def _before_steps(hook: Callable[[Any], None]) -> None:
     hooks = importlib.import_module("crewai.hooks")
     hooks.register_hook(hooks.InterceptionPoint.PRE_STEP, hook)
@@ -382,11 +386,3 @@ def _before_steps(hook: Callable[[Any], None]) -> None:
 
 def _has_problem(value: Any) -> bool:
     return isinstance(value, dict) and "problem" in value
-
-
-def _class_name(class_: type) -> str:
-    return class_.__module__ + "." + class_.__qualname__
-
-
-def _name(process: Any) -> str:
-    return text(getattr(process, "value", process))

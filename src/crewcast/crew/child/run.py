@@ -5,7 +5,7 @@ from typing import Any
 
 from . import crews, errors, events, extractors, flows, internals, project, reviews, threads
 from .channel import Channel
-from .journal import Journal, Spending, Unresumable, llms_of
+from .journal import FlowJournals, Journal, Unresumable, llms_of
 from .stops import Control
 from .tasks import TaskBook
 
@@ -27,9 +27,11 @@ class Run:
         self._is_flow = flows.is_flow(self._value)
         self._book = TaskBook([] if self._is_flow else self._value.tasks)
         self._begin = time.monotonic()
-        self._journal: Journal | None = None
-        if job.get("journal") is not None and not self._is_flow:
-            self._journal = Journal(self._value, job["journal"], control)
+        self._journal: Journal | FlowJournals | None = None
+        if job.get("journal") is not None:
+            self._journal = (
+                FlowJournals(control) if self._is_flow else Journal(self._value, job["journal"], control)
+            )
             self._journal.answered = not internals.missing(internals.ASKING)
 
     def line(self) -> Line:
@@ -37,7 +39,7 @@ class Run:
         try:
             impossible = self._impossible()
         except Unresumable as error:
-            assert self._journal is not None
+            assert isinstance(self._journal, Journal)
             return failed("refused", str(error), "", self._journal.done(), 0.0)
         if impossible is not None:
             return impossible
@@ -70,7 +72,7 @@ class Run:
             refusal = crews.refusal(self._value, asks=asks)
         if refusal is not None:
             return failed("refused", refusal, "", [], 0.0)
-        if self._journal is not None:
+        if isinstance(self._journal, Journal):
             self._journal.check()
             restored = self._journal.restore(self._book)
             self._inputs = self._inputs if restored is None else restored
@@ -89,20 +91,16 @@ class Run:
             self._value if self._is_flow else None,
             lambda early: self._channel.send_last(self._ended(early)),
             self._control,
-            self._journal or (Spending(self._control) if self._job.get("journal") is not None else None),
+            self._journal,
         )
         events.listen(sink)
         inherited = sink.places()
         if self._journal is not None:
-            self._journal.attach(self._channel.send)
+            if isinstance(self._journal, Journal):
+                self._journal.attach(self._channel.send)
             if self._journal.answered:
                 asking = reviews.Reviews(
-                    self._journal,
-                    self._book,
-                    self._job.get("decision"),
-                    sink,
-                    self._control,
-                    self._channel.send,
+                    self._journal, self._book, self._job.get("decision"), sink, self._control, self._tell
                 )
                 inherited.append(asking.install())
         threads.inherit(inherited)
@@ -129,6 +127,9 @@ class Run:
         if isinstance(early, reviews.Paused):
             return {**early.line, "seconds": self._seconds()}
         return failed(early.kind, str(early), "", self._book.finished(), self._seconds())
+
+    def _tell(self, line: Line) -> None:
+        self._channel.send({**line, "seconds": self._seconds()})
 
     def _takes(self) -> str:
         what = "flow" if self._is_flow else "crew"
