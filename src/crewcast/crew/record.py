@@ -40,8 +40,10 @@ class Recording:
 class Record:
     """One run under the worker's lease. `held` is False once the lease proved to be lost."""
 
-    def __init__(self, shared: Recording, run: Run, kept: Mapping[str, bytes], reviews: int = 0) -> None:
-        """`kept` is the run's journal so far, and `reviews` how many there were."""
+    def __init__(
+        self, shared: Recording, run: Run, kept: Mapping[str, bytes], asked: Review | None = None
+    ) -> None:
+        """`kept` is the run's journal so far, and `asked` its newest review."""
         self.run = run
         self.held = True
         self.paused = False
@@ -51,7 +53,10 @@ class Record:
         self._meta: JSON | None = msgspec.json.decode(run.meta) if run.meta else None
         self._mapping = mapping.Mapping(run.id, self._meta)
         self._finished = journal.finished_tasks(kept)
-        self._reviews = reviews
+        self._reviews = 0
+        if asked is not None:
+            self._reviews = asked.number
+            self._mapping.stepped(asked.task_id)  # its steps were told before it was judged
 
     @property
     def over(self) -> bool:
@@ -158,6 +163,7 @@ class Record:
             pass_feedback=wanted.pass_feedback,
         )
         told = [
+            *self._mapping.paused({**message, "at": now}),
             webhooks.task_completed(
                 run.id,
                 task_id,

@@ -260,7 +260,7 @@ class Worker:
                 log.log(level(e), "run %s waits: it cannot be read: %s", run.id, e)
                 await self._clock.wait(asyncio.Event(), POLL_EVERY)
             else:
-                return Record(self._shared, run, kept, 0 if review is None else review.number), kept
+                return Record(self._shared, run, kept, review), kept
 
     async def _supervise(self, record: Record, kept: Mapping[str, bytes]) -> None:
         run = record.run
