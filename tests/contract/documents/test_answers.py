@@ -87,7 +87,9 @@ def refusals(story, server):
             case 404:
                 story.ask(server, "an unknown run", method, path, body, **names)
                 story.ask(server, "an unknown crew", method, path, body, **names | {"name": "nobody"})
-            case 413 if "{token}" not in path:  # a wrong link is refused before the body is read
+            case 413 if not path.endswith(
+                ("/{token}", "/rerun")
+            ):  # what is not there is refused before a body is read
                 # By one byte: who has more to send may find the connection closed, and not read why.
                 story.ask(server, "too large", method, path, b" " * (4 * 1024 * 1024 + 1), **names)
             case 400:
@@ -243,6 +245,8 @@ def reviewing(story, server):
         for query in ("", "?state=all&limit=0", f"?kickoff_id={first}&limit=1", "?state=void", "?after=9999"):
             told = story.ask(server, f"reviews {query}", "get", "/api/v1/reviews", query=query).json
             assert (told["next"] is None) == ("limit=0" not in query)
+        rerun = f"{RUN}/rerun"
+        story.ask(server, "it waits", "post", rerun, {}, kickoff_id=first)
         [review] = server.ask("GET", "/api/v1/reviews").json["reviews"]
         link = review["review_url"]
         assert page("what waits", "get", link) == 200
@@ -262,6 +266,16 @@ def reviewing(story, server):
         story.ask(server, "with a review", "get", f"{RUN}/events", kickoff_id=first)
         story.ask(server, "four channels", "get", f"{RUN}/deliveries", kickoff_id=first)
         story.ask(server, "decided", "get", "/api/v1/reviews", query="?state=decided")
+
+        for title, body in (
+            ("from its last task", {"from_task": "announcement_task", "inputs": {"product": "lamp"}}),
+            ("no such task", {"from_task": "nope"}),
+            ("too large", b" " * (4 * 1024 * 1024 + 1)),
+            ("no JSON", b"{"),
+        ):
+            again = story.ask(server, title, "post", rerun, body, kickoff_id=first)
+            if again.status == 200:
+                assert server.wait_for(again.json["kickoff_id"])["state"] == "SUCCESS"
 
         second = waits()
         rejected = decide(

@@ -36,6 +36,8 @@ NEVER_200 = {"POST /resume", "POST /crews/{name}/resume", "GET /reviews/{token}"
 BEYOND_SCHEMAS = {*kickoffs.URL_FIELDS, "humanInputWebhook.url", "Idempotency-Key", "origin", "url", "since"}
 # Nor what a duration amounts to, and that a default is for a deadline.
 BEYOND_SCHEMAS |= {"review.timeout", "review.remind_every", "review.default"}
+# Nor which tasks a run has finished.
+BEYOND_SCHEMAS |= {"from_task"}
 
 
 class Asked:
@@ -50,9 +52,12 @@ class Asked:
         self._keys = itertools.count()
         self._deleted = itertools.cycle([None, runs[-1], "a new one"])
         self._stopped = itertools.cycle([None, "a new one"])
+        self._again = itertools.cycle([None, runs[0]])
 
     def run_of(self, case):
-        """What is deleted or stopped was queued for that, or may not be deleted."""
+        """What is deleted or stopped was queued for that, or may not be deleted; what is run again has ended."""
+        if case.path.endswith("/rerun"):
+            return next(self._again)
         if "/stop/" in case.path:
             run = next(self._stopped)
         elif case.method == "DELETE":
