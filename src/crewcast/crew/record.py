@@ -45,12 +45,26 @@ class Record:
         self.run = run
         self.held = True
         self.paused = False
+        self.in_place = False  # the child waits for the decision, since no other process could go on
         self._shared = shared
         self._clock = shared.clock
         self._meta: JSON | None = msgspec.json.decode(run.meta) if run.meta else None
         self._mapping = mapping.Mapping(run.id, self._meta)
         self._finished = journal.finished_tasks(kept)
+        self._kept = set(self._finished)
         self._reviews = reviews
+
+    def follow(self, earlier: "Record") -> None:
+        """Goes on where an earlier record of the same child was."""
+        self._mapping = earlier._mapping  # noqa: SLF001 - of this class
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another process may take the run up: every finished task is journalled, so that none is done twice.
+
+        What is not a crew's own task list (a flow, whose tasks are known when they begin) is taken up as it is.
+        """
+        return self.run.total_tasks is None or self.run.completed_tasks <= len(self._kept)
 
     @property
     def over(self) -> bool:
@@ -74,6 +88,7 @@ class Record:
                     # One that was to stop does not wait for long: the worker ends it as soon as it hears.
                     run, review, told = self._paused(run, message)
                     drafts += told
+                    self.in_place = message.get("in_place", False)
                     break
                 case "finished":
                     now = self._clock.now()
@@ -111,6 +126,7 @@ class Record:
         for name, value in entries.items():
             if told := journal.told_of(name, value):
                 self._finished[told["task_id"]] = told
+                self._kept.add(told["task_id"])
         return {
             name: None if value is None else msgspec.json.encode(value) for name, value in entries.items()
         }

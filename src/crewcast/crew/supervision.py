@@ -44,7 +44,7 @@ class Supervision:
 
     def __init__(self, record: Record, child: Child, clock: Clock, patience: Patience, began: int) -> None:
         self._record = record
-        self._child = child
+        self.child = child
         self._clock = clock
         self._patience = patience
         self._began = began
@@ -52,26 +52,49 @@ class Supervision:
         self._committing = False
         self._killed: Left | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._arrived: asyncio.Queue[JSON | None] = asyncio.Queue(maxsize=1000)
+        self._reader = asyncio.create_task(self._read())
         self.stopped_by: str | None = None
+
+    @property
+    def in_place(self) -> bool:
+        """The child lives, and waits for the decision that a person makes about its task."""
+        return self._record.paused and self._record.in_place and self.child.alive
+
+    async def go_on(self, record: Record, decision: JSON, patience: Patience, began: int) -> None:
+        """Hands the decision to a child that waits in place; then `run` again."""
+        record.follow(self._record)
+        self._record, self._patience = record, patience
+        self._began = self._heard = began
+        await self.child.send({"op": "decision", **decision})
 
     async def run(self) -> Left:
         watching = asyncio.create_task(self._watch())
         try:
             if not await self._listen():
                 return Left.DONE
+            if self.in_place:
+                return Left.DONE
             if self._record.over:
                 # It has said how it ended; what it still flushes (traces, memories) may take a moment.
-                await self._child.exit_status(LAST_FLUSH)
+                await self.child.exit_status(LAST_FLUSH)
                 return Left.DONE
-            await self._child.exit_status()
+            await self.child.exit_status()
             return self._killed or Left.LOST
         finally:
             watching.cancel()
             if self._stopping is not None:
                 self._stopping.cancel()
             await asyncio.gather(watching, *filter(None, [self._stopping]), return_exceptions=True)
-            self._child.kill()
-            self._child.close()
+            if not self.in_place:
+                await self.close()
+
+    async def close(self) -> None:
+        """Ends the child, whatever it does."""
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        self.child.kill()
+        self.child.close()
 
     def stop(self, by: str) -> None:
         """Asks the child to stop at its next event; after a grace time it is told by signals."""
@@ -85,21 +108,21 @@ class Supervision:
 
     def beat(self) -> None:
         """The lease was prolonged."""
-        self._beats = asyncio.ensure_future(self._child.send({"op": "beat"}))
+        self._beats = asyncio.ensure_future(self.child.send({"op": "beat"}))
 
     async def _stop(self) -> None:
         never = asyncio.Event()
-        await self._child.send({"op": "stop", "reason": f"stopped by {self.stopped_by}"})
+        await self.child.send({"op": "stop", "reason": f"stopped by {self.stopped_by}"})
         await self._clock.wait(never, self._patience.grace)
         log.info("run %s does not stop by itself; its child is ended", self._record.run.id)
         self._killed = self._killed or Left.STOPPED
-        self._child.send_signal(signal.SIGTERM)
+        self.child.send_signal(signal.SIGTERM)
         await self._clock.wait(never, AFTER_TERM)
-        self._child.kill()
+        self.child.kill()
 
     def _kill(self, why: Left) -> None:
         self._killed = self._killed or why
-        self._child.kill()
+        self.child.kill()
 
     async def _watch(self) -> None:
         """Ends a child that says nothing for too long, or works for too long."""
@@ -128,34 +151,28 @@ class Supervision:
 
     async def _listen(self) -> bool:
         """Commits what the child reports, in batches of whatever has arrived; False if the lease is lost."""
-        arrived: asyncio.Queue[JSON | None] = asyncio.Queue(maxsize=1000)
-        reader = asyncio.create_task(self._read(arrived))
-        record = self._record
-        try:
-            while True:
-                batch = [await arrived.get()]
-                while not arrived.empty():
-                    batch.append(arrived.get_nowait())
-                messages = [message for message in batch if message is not None]
-                self._committing = True
-                held = not messages or await record.take(messages, self.stopped_by)
-                self._committing, self._heard = False, self._clock.now()
-                if not held:
-                    return False
-                for message in messages:
-                    if "sync" in message:
-                        await self._child.send({"op": "ack", "n": message["sync"]})
-                if len(messages) < len(batch) or record.over:
-                    return True
-        finally:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+        arrived, record = self._arrived, self._record
+        while True:
+            batch = [await arrived.get()]
+            while not arrived.empty():
+                batch.append(arrived.get_nowait())
+            messages = [message for message in batch if message is not None]
+            self._committing = True
+            held = not messages or await record.take(messages, self.stopped_by)
+            self._committing, self._heard = False, self._clock.now()
+            if not held:
+                return False
+            for message in messages:
+                if "sync" in message:
+                    await self.child.send({"op": "ack", "n": message["sync"]})
+            if len(messages) < len(batch) or record.over:
+                return True
 
-    async def _read(self, arrived: asyncio.Queue[JSON | None]) -> None:
-        async for message in self._child.messages():
+    async def _read(self) -> None:
+        async for message in self.child.messages():
             self._heard = self._clock.now()
-            await arrived.put(message)
-        await arrived.put(None)
+            await self._arrived.put(message)
+        await self._arrived.put(None)
 
 
 async def how_it_ended(child: Child) -> str:

@@ -33,6 +33,7 @@ RENEW_EVERY = 15 * SECOND
 POLL_EVERY = 1 * SECOND
 LAST_WRITES = 5 * SECOND
 STOPPED = "the server ended during the run"
+NOT_KEPT = "what its tasks made could not be kept, so they would be done again"
 PENDING = "pending"  # the journal's entry of a task that waits for a decision
 
 
@@ -88,7 +89,11 @@ class Worker:
         self._limits = limits
         self._lease_token = secrets.token_hex(16)
         self._working: dict[str, Run] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._supervised: dict[str, Supervision] = {}
+        self._in_place: dict[
+            str, Supervision
+        ] = {}  # children that wait for a person; they take no place of a run
         self._shared = Recording(store, clock, self._lease_token, links, review, limits.max_event_bytes)
         self._wake = asyncio.Event()
         self._wake_stops = asyncio.Event()
@@ -105,6 +110,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew())
             group.create_task(self._look_for_stops())
+            group.create_task(self._look_after_children_in_place())
             while True:
                 try:
                     await self._claim(group)
@@ -120,6 +126,9 @@ class Worker:
         """
         async with self._claiming:  # a claim under way may still bring runs, and these are waited for
             self._draining = True
+        for waiting in self._in_place.values():
+            await waiting.close()
+        self._in_place.clear()
         if not self._working:
             return
         log.info("waiting for %d running crews", len(self._working))
@@ -159,13 +168,13 @@ class Worker:
         never = asyncio.Event()
         while True:
             await self._clock.wait(never, RENEW_EVERY)
-            if self._working:
+            if self._working or self._in_place:
                 try:
                     await self._store.renew_runs(self._lease_token, self._clock.now() + LEASE)
                 except StoreError as e:
                     log.log(level(e), "leases cannot be renewed: %s", e)
                 else:
-                    for work in self._supervised.values():
+                    for work in (*self._supervised.values(), *self._in_place.values()):
                         work.beat()
 
     async def _look_for_stops(self) -> None:
@@ -192,6 +201,22 @@ class Worker:
             if await self._store.conclude(run, after, events):
                 await self._forget_storage(run_id)
 
+    async def _look_after_children_in_place(self) -> None:
+        """One that waits for a person goes when it dies, or when its run has ended otherwise."""
+        never = asyncio.Event()
+        while True:
+            await self._clock.wait(never, POLL_EVERY)
+            for run_id, work in tuple(self._in_place.items()):
+                try:
+                    run = await self._store.run(run_id)
+                except StoreError as e:
+                    log.log(level(e), "run %s cannot be read: %s", run_id, e)
+                    continue
+                gone = run is None or run.state.ended or not work.in_place
+                if gone and self._in_place.get(run_id) is work:
+                    del self._in_place[run_id]
+                    await work.close()
+
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         async with self._claiming:
             free = self._limits.concurrent_runs - len(self._working)
@@ -215,18 +240,23 @@ class Worker:
         return {name: max(0, left) for name, left in room.items()}
 
     def _begin(self, run: Run, group: asyncio.TaskGroup) -> None:
-        task = group.create_task(self._work(run))
+        # A run that was decided at once may come while the process that asked still flushes what it has.
+        earlier = self._tasks.get(run.id)
+        task = self._tasks[run.id] = group.create_task(self._work(run, earlier))
         self._working[run.id] = run
         self._idle.clear()
         task.add_done_callback(partial(self._finished, run.id))
 
-    def _finished(self, run_id: str, _task: asyncio.Task[None]) -> None:
-        del self._working[run_id]
+    def _finished(self, run_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks[run_id] is task:
+            del self._tasks[run_id], self._working[run_id]
         if not self._working:
             self._idle.set()
         self._wake.set()
 
-    async def _work(self, run: Run) -> None:
+    async def _work(self, run: Run, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None:
+            await asyncio.wait([earlier])
         record, kept = await self._record(run)
         try:
             await self._supervise(record, kept)
@@ -254,40 +284,64 @@ class Worker:
         if run.stop is not None:  # it was given back before its worker heard of it
             await record.stop(run.stop)
             return
-        storage = storage_folder(self._data, run.id)
-        await asyncio.to_thread(make_private, storage)
-        try:
-            child = await self._crews[run.crew].start(
-                RunJob(
-                    run.id,
-                    msgspec.json.decode(run.inputs),
-                    journal={name: msgspec.json.decode(value) for name, value in kept.items()},
-                    decision=await self._decision(run) if PENDING in kept else None,
-                    limits=terms.of_run(run.options).limits.counted,
-                    patience=self._limits.patience,
-                ),
-                log_file(self._data, run.id),
-                storage,
+        if not record.can_go_on and run.id not in self._in_place:
+            await record.fail(
+                f"the process that waited for a person is gone; the run cannot go on: {NOT_KEPT}"
             )
-        except LoadError as e:
-            await record.fail(f"the project did not load: {e}", e.detail)
             return
         limits = self._crew_limits(run.crew)
         began = run.claimed_at or self._clock.now()
         patience = Patience(self._limits.stop_grace, limits.stall, _left(run, limits.timeout))
-        work = self._supervised[run.id] = Supervision(record, child, self._clock, patience, began)
+        try:
+            work = await self._waiting_child(record, patience, began) or Supervision(
+                record, await self._child(record, kept), self._clock, patience, began
+            )
+        except LoadError as e:
+            await record.fail(f"the project did not load: {e}", e.detail)
+            return
+        self._supervised[run.id] = work
         if self._stopping:
             work.cut()
         try:
-            await self._conclude(record, child, work, await work.run(), limits)
+            await self._conclude(record, work, await work.run(), limits)
         finally:
             del self._supervised[run.id]
+            if work.in_place:
+                self._in_place[run.id] = work
 
-    async def _conclude(
-        self, record: Record, child: Child, work: Supervision, left: Left, limits: CrewLimits
-    ) -> None:
-        """What becomes of a run whose child is gone."""
+    async def _waiting_child(self, record: Record, patience: Patience, began: int) -> Supervision | None:
+        """The child that waits in place for what was decided, if one does."""
+        work = self._in_place.pop(record.run.id, None)
+        if work is None:
+            return None
+        decision = await self._decision(record.run)
+        if decision is None or not work.in_place:
+            await work.close()
+            return None
+        await work.go_on(record, decision, patience, began)
+        return work
+
+    async def _child(self, record: Record, kept: Mapping[str, bytes]) -> Child:
+        """Raises LoadError."""
         run = record.run
+        storage = storage_folder(self._data, run.id)
+        await asyncio.to_thread(make_private, storage)
+        return await self._crews[run.crew].start(
+            RunJob(
+                run.id,
+                msgspec.json.decode(run.inputs),
+                journal={name: msgspec.json.decode(value) for name, value in kept.items()},
+                decision=await self._decision(run) if PENDING in kept else None,
+                limits=terms.of_run(run.options).limits.counted,
+                patience=self._limits.patience,
+            ),
+            log_file(self._data, run.id),
+            storage,
+        )
+
+    async def _conclude(self, record: Record, work: Supervision, left: Left, limits: CrewLimits) -> None:
+        """What becomes of a run whose child is gone."""
+        run, attempts = record.run, record.run.max_attempts or limits.attempts
         match left:
             case Left.DONE:
                 return
@@ -296,19 +350,23 @@ class Worker:
                 await record.fail(f"the run worked longer than it may ({allowed:g} s) and was ended")
             case _ if work.stopped_by is not None:
                 await record.stop(work.stopped_by)
+            case Left.CUT if attempts > 1 and record.can_go_on:
+                await record.requeue()  # however often: to be restarted is no fault of the run
             case Left.CUT:
-                await record.requeue()
+                await self._again(record, STOPPED, limits)
             case _:
                 if left is Left.STALLED:
                     reason = f"the crew said nothing for {(limits.stall or 0) / SECOND:g} s and was ended"
                 else:
-                    reason = await how_it_ended(child)
+                    reason = await how_it_ended(work.child)
                 await self._again(record, reason, limits)
 
     async def _again(self, record: Record, reason: str, limits: CrewLimits) -> None:
         """A run that was cut goes on from its last finished task, as often as it may."""
         attempts = record.run.max_attempts or limits.attempts
-        if record.run.attempt < attempts:
+        if not record.can_go_on:
+            await record.fail(f"{reason}; the run cannot go on: {NOT_KEPT}")
+        elif record.run.attempt < attempts:
             log.warning("run %s: %s; it is tried again", record.run.id, reason)
             await record.requeue()
         else:
