@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ log = logging.getLogger("crewcast.worker")
 LEASE = 60 * SECOND
 RENEW_EVERY = 15 * SECOND
 POLL_EVERY = 1 * SECOND
+CLEAR_EVERY = 60 * SECOND
 LAST_WRITES = 5 * SECOND
 STOPPED = "the server ended during the run"
 NOT_KEPT = "what its tasks made could not be kept, so they would be done again"
@@ -111,6 +113,7 @@ class Worker:
             group.create_task(self._renew())
             group.create_task(self._look_for_stops())
             group.create_task(self._look_after_children_in_place())
+            group.create_task(self._clear_storage())
             while True:
                 try:
                     await self._claim(group)
@@ -216,6 +219,22 @@ class Worker:
                 if gone and self._in_place.get(run_id) is work:
                     del self._in_place[run_id]
                     await work.close()
+
+    async def _clear_storage(self) -> None:
+        """Removes what CrewAI stored for runs that ended while nobody worked on them, or with their server."""
+        never = asyncio.Event()
+        while True:
+            try:
+                for run_id in await asyncio.to_thread(os.listdir, self._data / "storage"):
+                    if run_id not in self._working:
+                        run = await self._store.run(run_id)
+                        if run is None or run.state.ended:
+                            await self._forget_storage(run_id)
+            except StoreError as e:
+                log.log(level(e), "what runs have stored cannot be cleared: %s", e)
+            except OSError as e:
+                log.warning("what runs have stored cannot be cleared: %s", e)
+            await self._clock.wait(never, CLEAR_EVERY)
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         async with self._claiming:
