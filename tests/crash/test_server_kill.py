@@ -192,10 +192,12 @@ def test_crews_that_take_too_long_for_sigterm_go_on_at_the_next_start(tmp_path):
             kickoff_id = server.kickoff(
                 {"topic": "tea", "act": "wait", "argument": str(go_on)}, **receiver.urls()
             )
-            wait_until(lambda: server.events(kickoff_id))
+            once = server.kickoff({"topic": "tea", "act": "wait", "argument": str(go_on)}, max_attempts=1)
+            wait_until(lambda: server.events(kickoff_id) and server.events(once))
             assert server.terminate() == 0
         with odd(tmp_path) as server:
             assert server.status(kickoff_id)["state"] == "PENDING"
+            assert server.status(once)["error"] == "the server ended during the run"
             go_on.touch()
             assert server.wait_for(kickoff_id)["state"] == "SUCCESS"
             log = server.events(kickoff_id)

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -26,9 +28,13 @@ FEEDBACK = "Finer, please: twice through the millstone."
 def server(tmp_path_factory):
     """`desk` asks about its second task, `gate` about its first and its last."""
     folder = tmp_path_factory.mktemp("reviews")
-    crews = [desk(folder), desk(folder, "clean_task,pack_task", "gate")]
+    crews = [
+        desk(folder),
+        desk(folder, "clean_task,pack_task", "gate"),
+        desk(folder, name="stall", in_place=True),
+    ]
     with ServerProcess(crews, folder / "data", "--public-url", PUBLIC, "--max-runs", "3") as process:
-        for name in ("desk", "gate"):
+        for name in ("desk", "gate", "stall"):
             assert process.ask("GET", f"/crews/{name}/inputs", timeout=60).status == 200
         yield process
 
@@ -561,3 +567,60 @@ def test_a_deadline_without_a_default_fails_the_run_with_what_it_had_finished(se
     assert decide(server, kickoff_id).status == 400
     assert post_form(server, path_of(link), decision="approve").status == 409
     assert one.counts == {"clean_task": 1, "grind_task": 1}
+
+
+# -- crews whose task no other process could go on with
+
+
+def test_a_child_waits_in_place_where_it_must(server, sack):
+    assert "holds a process while it waits for a person" in server.text
+    one = sack()
+    kickoff_id = paused(server, one, "stall")
+    assert server.status(kickoff_id)["state"] == "PAUSED"
+    assert alive(one.worker)
+    assert decide(server, kickoff_id, approve=False, feedback="Finer.").json["status"] == "retrying"
+    wait_for_review(server, kickoff_id, 2)
+    assert decide(server, kickoff_id, feedback=FEEDBACK).json["status"] == "resumed"
+    status = server.wait_for(kickoff_id)
+    assert status["state"] == "SUCCESS"
+    assert one.counts == {"clean_task": 1, "grind_task": 2, "pack_task": 2}
+    assert one.callbacks == [*TASKS, "pack_task"]
+    assert len({call["pid"] for call in one.noted("calls")}) == 1
+    log = server.events(kickoff_id)
+    assert [event["channel"] for event in log].count("crew") == 1
+    assert {event["run_attempt"] for event in log} == {1}
+
+
+def test_a_run_that_waits_in_place_is_stopped_with_its_child(server, sack):
+    one = sack()
+    kickoff_id = paused(server, one, "stall")
+    assert server.ask("POST", f"/stop/{kickoff_id}").json["status"] == "stopping"
+    assert server.wait_for(kickoff_id)["state"] == "REVOKED"
+    wait_until(lambda: not alive(one.worker))
+    assert one.counts == {"clean_task": 1, "grind_task": 1}
+
+
+def test_a_run_whose_child_died_while_it_waited_in_place_fails_rather_than_begin_anew(server, sack):
+    one = sack()
+    kickoff_id = paused(server, one, "stall")
+    os.kill(one.worker, signal.SIGKILL)
+    status = server.wait_for(kickoff_id)
+    assert decide(server, kickoff_id).status == 400
+    assert status["error"].endswith(
+        "; the run cannot go on: what its tasks made could not be kept, so they would be done again"
+    )
+    assert one.counts == {"clean_task": 1, "grind_task": 1}
+    [crew] = [event for event in server.events(kickoff_id) if event["channel"] == "crew"]
+    assert crew["type"] == "crew.error"
+
+
+def test_a_crash_of_a_crew_that_cannot_go_on_is_the_end(server, sack):
+    one = sack(grind_task=["exit"])
+    status = server.wait_for(start(server, one, "stall"))
+    assert status["error"] == (
+        "the crew's process ended by itself (exit status 3); the run cannot go on: "
+        "what its tasks made could not be kept, so they would be done again"
+    )
+    first = sack("first", clean_task=["exit"])
+    assert start(server, first, "stall")
+    first.wait_for("clean_task", 2)

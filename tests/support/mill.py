@@ -22,13 +22,14 @@ def wait_until(condition: Callable[[], Any], within: float = 30) -> None:
         time.sleep(0.02)
 
 
-def desk(folder: Path, asks: str = ASKING, name: str = "desk") -> Path:
-    """The same crew under another name, with tasks that ask a person."""
+def desk(folder: Path, asks: str = ASKING, name: str = "desk", *, in_place: bool = False) -> Path:
+    """The same crew under another name, with tasks that ask a person; `in_place`: of which no other process can go on."""
     root = folder / name
     shutil.copytree(MILL, root, ignore=shutil.ignore_patterns("__pycache__"))
     file = root / "pyproject.toml"
     file.write_text(file.read_text().replace('"mill"', f'"{name}"'))
-    (root / ".env").write_text(f"MILL_ASKS={asks}\n")
+    own = "MILL_TWICE=1\n" if in_place else ""
+    (root / ".env").write_text(f"MILL_ASKS={asks}\n{own}")
     return root
 
 

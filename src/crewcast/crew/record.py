@@ -53,6 +53,7 @@ class Record:
         self._meta: JSON | None = msgspec.json.decode(run.meta) if run.meta else None
         self._mapping = mapping.Mapping(run.id, self._meta)
         self._finished = journal.finished_tasks(kept)
+        self._kept = set(self._finished)
         self._reviews = 0
         if asked is not None:
             self._reviews = asked.number
@@ -62,6 +63,14 @@ class Record:
     def over(self) -> bool:
         """Nothing more is taken from this child: the run has ended, waits for a person, or is not ours."""
         return self.run.state.ended or self.paused or not self.held
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another process may take the run up: every finished task is journalled, so that none is done twice.
+
+        A flow, whose tasks are known when they begin, is taken up as it is.
+        """
+        return self.run.total_tasks is None or self.run.completed_tasks <= len(self._kept)
 
     async def take(self, messages: list[JSON], stopped_by: str | None = None) -> bool:
         """Commits what the child said; False if the run is not ours any more."""
@@ -122,6 +131,7 @@ class Record:
         for name, value in entries.items():
             if told := journal.told_of(name, value):
                 self._finished[told["task_id"]] = told
+                self._kept.add(told["task_id"])
         return {
             name: None if value is None else msgspec.json.encode(value) for name, value in entries.items()
         }

@@ -32,6 +32,7 @@ RENEW_EVERY = 15 * SECOND
 POLL_EVERY = 1 * SECOND
 LAST_WRITES = 5 * SECOND
 STOPPED = "the server ended during the run"
+NOT_KEPT = "what its tasks made could not be kept, so they would be done again"
 PENDING = "pending"  # the journal's entry of a task that waits for a decision
 
 
@@ -309,8 +310,10 @@ class Worker:
                 await record.fail(f"the run worked longer than it may ({allowed:g} s) and was ended")
             case _ if work.stopped_by is not None:
                 await record.stop(work.stopped_by)
+            case Left.CUT if (record.run.max_attempts or limits.attempts) > 1 and record.can_go_on:
+                await record.requeue()  # however often: to be restarted is no fault of the run
             case Left.CUT:
-                await record.requeue()
+                await self._again(record, STOPPED, limits)
             case _:
                 if left is Left.STALLED:
                     reason = f"the crew said nothing for {(limits.stall or 0) / SECOND:g} s and was ended"
@@ -323,7 +326,9 @@ class Worker:
     ) -> None:
         """A run that was cut goes on from its last finished task, as often as it may."""
         attempts = record.run.max_attempts or limits.attempts
-        if record.run.attempt < attempts:
+        if not record.can_go_on:
+            await record.fail(f"{reason}; the run cannot go on: {NOT_KEPT}")
+        elif record.run.attempt < attempts:
             log.warning("run %s: %s; it is tried again", record.run.id, reason)
             await record.requeue(worked_until)
         else:

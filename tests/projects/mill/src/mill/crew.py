@@ -10,6 +10,8 @@ from crewai.tools import tool
 
 from mill.script import MillLLM, note
 
+# The last task stands in the crew twice: no other process could tell which of them is meant.
+TWICE = "MILL_TWICE" in os.environ
 ASKS = os.environ.get("MILL_ASKS", "").split(",")
 
 
@@ -57,5 +59,6 @@ class Mill:
 
     @crew
     def crew(self) -> Crew:
-        self.built = Crew(agents=self.agents, tasks=self.tasks)
+        tasks = [*self.tasks, self.tasks[-1]] if TWICE else self.tasks
+        self.built = Crew(agents=self.agents, tasks=tasks)
         return self.built
