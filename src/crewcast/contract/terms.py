@@ -80,10 +80,13 @@ def parse_review(value: Any) -> ReviewTerms | None:
         raise invalid("review.pass_feedback", "must be true or false")
     if default is not None and value.get("timeout") is None:
         raise invalid("review.default", "is decided after review.timeout, which is not given")
+    remind_every = _duration("review.remind_every", value.get("remind_every"))
+    if remind_every is not None and remind_every < SECOND:
+        raise invalid("review.remind_every", "must be at least a second")
     return ReviewTerms(
         timeout=_duration("review.timeout", value.get("timeout")),
         default=Default(default or Default.FAIL),
-        remind_every=_duration("review.remind_every", value.get("remind_every")),
+        remind_every=remind_every,
         pass_feedback=True if passed is None else passed,
     )
 

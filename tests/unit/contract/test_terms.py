@@ -90,6 +90,7 @@ def test_terms_come_back_from_the_store_as_they_were():
         ({"review": {"default": "approve"}}, "review.default"),
         ({"review": {"pass_feedback": "no"}}, "review.pass_feedback"),
         ({"review": {"deadline": 1}}, "review.deadline"),
+        ({"review": {"remind_every": 0.5}}, "review.remind_every"),
         ({"humanInputWebhook": A}, "humanInputWebhook"),
         ({"humanInputWebhook": {}}, "humanInputWebhook.url"),
         ({"humanInputWebhook": {"url": A, "authentication": {"strategy": "x"}}}, None),
