@@ -413,6 +413,20 @@ def test_a_crash_after_an_approval_asks_nobody_again(server, sack):
     assert server.events(kickoff_id)[-1]["run_attempt"] == 2
 
 
+def test_a_run_goes_on_once_the_process_that_asked_is_gone(server, sack):
+    """It may still write what it has, to the same storage; and a stop means the new one."""
+    one = sack(grind_task=["linger"], pack_task=["wait"])
+    kickoff_id = paused(server, one)
+    assert decide(server, kickoff_id).status == 200
+    one.wait_for("pack_task")
+    [flushed] = [effect["at"] for effect in one.noted("effects") if "flushed" in effect]
+    assert flushed < one.noted("calls")[-1]["at"]
+    assert server.ask("POST", f"/stop/{kickoff_id}").status == 202
+    one.go()
+    assert wait_for_state(server, kickoff_id, "REVOKED", "SUCCESS")["state"] == "REVOKED"
+    assert one.counts == dict.fromkeys(TASKS, 1)
+
+
 # -- where the events go from a decision on
 
 
