@@ -525,7 +525,7 @@ def test_a_deadline_approves_if_that_was_agreed_and_reminds_before(server, sack)
             server,
             one,
             humanInputWebhook={"url": f"{receiver.url}/human_input", "authentication": basic},
-            review={"timeout": 1.6, "default": "approve", "remind_every": 0.5},
+            review={"timeout": 1.6, "default": "approve", "remind_every": 1},
         )
         [asked] = reviews(server, kickoff_id)
         assert asked["default"] == "approve"
