@@ -12,6 +12,7 @@ from crewcast.clock import RealClock
 from crewcast.contract import openapi
 from crewcast.core.errors import StoreError
 from crewcast.core.keyring import KeyRing
+from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import new_run
 from tests.support.documents import Promised
 from tests.support.server import Answer
@@ -52,6 +53,7 @@ def application(store, log_file=None):
             log_file=lambda _: log_file,
             keys=KeyRing(bytes(32)),
             seal=lambda *_: b"",
+            links=ReviewLinks(bytes(32), None),
         )
     )
 
