@@ -1,7 +1,6 @@
 """What a run of a crew keeps, so that another process can go on with it: only JSON passes from one to the next."""
 
 import importlib
-import json
 import sys
 import traceback
 from collections.abc import Callable
@@ -10,9 +9,10 @@ from typing import Any
 
 from . import internals
 from .errors import ProjectError
+from .packing import survives
 from .stops import Control
 from .tasks import TaskBook, stable_ids
-from .wire import encode, text
+from .wire import text
 
 Entries = dict[str, Any]
 
@@ -24,14 +24,6 @@ PAID = frozenset({"llm_call_completed", "tool_usage_started"})
 
 class Unresumable(ProjectError):
     """A run cannot go on in this process, and why."""
-
-
-def survives(value: Any) -> bool:
-    """Whether another process gets this as it is."""
-    try:
-        return bool(json.loads(encode({"value": value}))["value"] == value)
-    except Exception:
-        return False
 
 
 def obstacles(crew: Any) -> list[str]:
@@ -229,6 +221,12 @@ class Journal:
 
     def resumes(self, task_id: str) -> bool:
         return self.pending is not None and self.pending["task"] == task_id
+
+    def method_began(self, call: Any) -> None:
+        """A crew has none."""
+
+    def gave_ids(self, crew: Any) -> bool:
+        return crew is self.crew
 
     def beside(self, kind: str, source: Any, fields: Entries) -> "Entries | None":
         """Never raises: the line itself must go out."""

@@ -12,7 +12,8 @@ from typing import Any
 from . import internals
 from .events import Sink
 from .extractors import Refused
-from .journal import Entries, Journal, obstacles, survives
+from .journal import Entries, Journal, obstacles
+from .packing import survives
 from .stops import Control
 from .tasks import TaskBook, stable_ids
 from .wire import as_text, text
