@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.crewai.passages import Passages, approve, reject
 from tests.crewai.passages import HEADER as CREWS
 from tests.crewai.releases import since
 
+KILLED = -signal.SIGKILL
 pytestmark = since("1.15.29", "the executor that a review goes through")
 HEADER = (
     CREWS
@@ -56,11 +58,11 @@ class Flows:
     def __call__(self, code, *decisions, typed=None, **fields):
         apart = self.apart(code, *decisions, **fields)
         about = project(self.folder / "terminal", "def once(word):\n    pass\n" + code)
-        at_once = Passages(self.host, self.folder / "terminal")
+        at_once = Flow(self.host, self.folder / "terminal", about)
         if typed is None:
             typed = [decision["feedback"] for decision in decisions]
         (at_once.folder / "answers.json").write_text(json.dumps(typed))
-        at_once.go(about=about, **fields)
+        at_once.go(**fields)
         assert json.loads((at_once.folder / "answers.json").read_text()) == []
         ours, theirs = told(apart), told(at_once)
         for part, value in theirs.items():
@@ -75,13 +77,29 @@ class Flows:
         assert run.last["op"] != "paused", run.last
         return run
 
-    def begin(self, code, name="apart", status=0, **fields):
-        about = project(self.folder / name, code)
-        run = Passages(self.host, self.folder / name)
-        go = run.go
-        run.go = lambda *arguments, **named: go(*arguments, about=about, **named)
+    def begin(self, code, name="apart", status=0, blocked="", **fields):
+        run = Flow(self.host, self.folder / name, project(self.folder / name, code))
+        run.blocked = blocked
         run.go(status=status, **fields)
         return run
+
+
+class Flow(Passages):
+    """`blocked` is what the code finds in the file of that name, until the process has said its last."""
+
+    def __init__(self, host, folder, about):
+        super().__init__(host, folder)
+        self.about, self.blocked = about, ""
+
+    def go(self, decision=None, status=0, **fields):
+        (self.folder / "blocked").write_text(self.blocked)
+        return super().go(decision, status, about=self.about, **fields)
+
+    def commit(self, line):
+        super().commit(line)
+        if line["op"] == "paused":
+            # A server ends what is still at work then.
+            (self.folder / "blocked").write_text("")
 
 
 def told(run):
@@ -133,3 +151,440 @@ def test_a_crew_that_had_returned_is_not_run_again(flow):
     assert [task["task_id"] for task in run.last["tasks"]] == ["a", "b", "third"]
     assert run.last["output"] == "done A done B!"
     assert "could not be" not in run.child.log()
+
+
+# As at a terminal
+
+SHAPES = {
+    "a crew between two others": """
+class F(Flow):
+    @start()
+    def first(self):
+        return one("A").kickoff().raw
+    @listen(first)
+    def second(self, found):
+        return one("B", human_input=True).kickoff().raw
+    @listen(second)
+    def third(self, found):
+        return one("C").kickoff().raw + found
+""",
+    "akickoff": """
+class F(Flow):
+    @start()
+    async def first(self):
+        return (await one("A").akickoff()).raw
+    @listen(first)
+    async def second(self, found):
+        return (await one("B", human_input=True).akickoff()).raw
+    @listen(second)
+    async def third(self, found):
+        return (await one("C", human_input=True).kickoff_async()).raw
+""",
+    "a loop of two kickoffs": """
+class F(Flow):
+    @start()
+    def both(self):
+        return [crew(task(worker(answer("x"), answer("y"), role="A"), "dig", human_input=True, callback=lambda o: note(o.raw)))
+                .kickoff().raw for _ in range(2)]
+""",
+    "one crew object is kicked off twice": """
+class F(Flow):
+    @start()
+    def both(self):
+        who = worker(answer("x"), answer("y"), answer("z"), answer("w"), role="A")
+        work = crew(task(who, "a", human_input=True), task(who, "b", description="About {n}."))
+        return [work.kickoff(inputs={"n": n}).raw for n in "12"]
+""",
+    "a crew of several tasks": """
+@tool("Note")
+def noted(word: str) -> str:
+    "Note it."
+    note("tool", word)
+    return word
+class F(Flow):
+    @start()
+    def first(self):
+        who = worker(use("Note", word="bees"), answer("a"), answer("b"), answer("c"), role="A", tools=[noted])
+        made = crew(task(who, "a", callback=lambda o: note("a")), task(who, "b", human_input=True, callback=lambda o: note("b")),
+                    task(who, "c"), task_callback=lambda o: note("task", o.raw))
+        output = made.kickoff()
+        return [output.raw, [each.raw for each in output.tasks_output], output.token_usage.total_tokens,
+                made.usage_metrics.total_tokens, [each.output.raw for each in made.tasks]]
+    @listen(first)
+    def second(self, found):
+        return [found, one("B", human_input=True).kickoff().raw]
+""",
+    "models, callbacks and inputs": """
+class Facts(BaseModel):
+    n: int
+def grow(inputs):
+    note("before", inputs)
+    return {**inputs, "topic": inputs["topic"] + "!"}
+def shrink(output):
+    note("after")
+    return output
+class F(Flow):
+    @start()
+    def first(self):
+        made = crew(task(worker(answer('{"n": 1}'), role="A"), "a", description="On {topic}.", output_pydantic=Facts),
+                    before_kickoff_callbacks=[grow], after_kickoff_callbacks=[shrink])
+        return made.kickoff(inputs={"topic": self.state["topic"]})
+    @listen(first)
+    def second(self, found):
+        assert type(found.pydantic) is Facts and type(found.tasks_output[0].pydantic) is Facts, found
+        made = crew(task(worker(answer('{"n": 2}'), role="B"), "b", description="On {topic}.", output_json=Facts, human_input=True),
+                    before_kickoff_callbacks=[grow], after_kickoff_callbacks=[shrink])
+        return [found.pydantic.n, made.kickoff(inputs={"topic": "b"})["n"]]
+""",
+    "a crew that fails is a crew that has failed": """
+class F(Flow):
+    @start()
+    def first(self):
+        try:
+            crew(task(worker(*[ValueError("no")] * 9, role="A", max_retry_limit=0), "a")).kickoff()
+        except ValueError as error:
+            return [str(error), one("B", human_input=True).kickoff().raw]
+""",
+    "a join of two starts": """
+DONE = threading.Event()
+class F(Flow):
+    @start()
+    def first(self):
+        found = one("A").kickoff().raw
+        DONE.set()
+        return found
+    @start()
+    def second(self):
+        DONE.wait(30)
+        return one("B").kickoff().raw
+    @listen(and_(first, second))
+    def third(self):
+        return one("C", human_input=True).kickoff().raw
+""",
+    "a flow inside a flow": """
+class Inner(Flow):
+    @start()
+    def deep(self):
+        return one("A", human_input=True).kickoff().raw
+class F(Flow):
+    @start()
+    def first(self):
+        return Inner().kickoff()
+    @listen(first)
+    def second(self, found):
+        return found + one("B", human_input=True).kickoff().raw
+""",
+    "the state is a model": """
+class State(BaseModel):
+    topic: str = ""
+    seen: list[str] = []
+class F(Flow[State]):
+    @start()
+    def first(self):
+        self.state.seen.append(one("A").kickoff().raw)
+    @listen(first)
+    def second(self):
+        self.state.seen.append(one("B", human_input=True).kickoff().raw)
+    @listen(second)
+    def third(self):
+        self.state.seen.append(one("C", human_input=True).kickoff().raw)
+        return [self.state.topic, self.state.seen]
+""",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_flow_is_approved_as_at_a_terminal(flow, shape):
+    reviews = {"a loop of two kickoffs": 2, "one crew object is kicked off twice": 2}
+    count = reviews.get(shape, SHAPES[shape].count("human_input=True"))
+    run = flow(SHAPES[shape], *[approve()] * count, inputs={"topic": "bees"})
+    assert "could not be" not in run.child.log()
+    assert "empty scope stack" not in run.child.log()
+
+
+def test_a_rejected_task_of_a_flow_goes_on_with_its_conversation(flow):
+    run = flow(SHAPES["a crew between two others"], reject("too short"), approve())
+    assert [lines[-1]["output"] for lines in run.processes] == ["done B", "better B", "done Cbetter B"]
+    assert "too short" in run.prompts("B")[1]
+    assert run.processes[0][-1]["uuid"] == run.processes[1][-1]["uuid"]
+
+
+# Cut
+
+
+def test_a_flow_that_is_cut_goes_on_with_the_task_that_was_cut(flow):
+    run = flow.begin(
+        """
+class F(Flow):
+    @start()
+    def first(self):
+        return one("A").kickoff().raw
+    @listen(first)
+    def plain(self, found):
+        note("plain")
+        return found + "!"
+    @listen(plain)
+    def second(self, found):
+        who = worker(answer("b1"), lambda: once("B") or answer("b2"), answer("b2"), answer("b3"), role="B")
+        return crew(task(who, "b1", callback=lambda o: note("b1")), task(who, "b2"), task(who, "b3")).kickoff().raw
+    @listen(second)
+    def third(self, found):
+        return found + one("C").kickoff().raw
+""",
+        status=KILLED,
+    )
+    run.go()
+    assert run.last["output"] == "b3done C"
+    # One call of A, those of B with the one that was cut, and one of C.
+    assert [call["llm"] for call in run.calls] == ["A", "B", "B", "B", "B", "C"]
+    # The code of a method runs again, and is told once.
+    assert run.effects == [["plain"], ["b1"], ["plain"]]
+    outputs = [
+        ("a", "done A"),
+        ("plain", "done A!"),
+        ("b1", "b1"),
+        ("b2", "b2"),
+        ("b3", "b3"),
+        ("c", "done C"),
+    ]
+    assert ends(run) == outputs
+    assert [(task["task_id"], task["output"]) for task in run.last["tasks"]] == outputs
+
+
+def test_what_a_finished_method_did_itself_is_told_once(flow):
+    run = flow.begin(
+        """
+class F(Flow):
+    @start()
+    def first(self):
+        return llm("A", "a title", "another title").call("x")
+    @listen(first)
+    def second(self, found):
+        note(found)
+        llm("B", "hm", "hm again").call("x")
+        once("second")
+        return one("C").kickoff().raw
+""",
+        status=KILLED,
+    )
+    run.go()
+    assert run.effects == [["a title"], ["another title"]]
+    thoughts = [
+        (line["task_id"], line["response"]) for line in run.events if line["type"] == "llm_call_completed"
+    ]
+    # The first had ended, the second had not.
+    assert thoughts[:3] == [("first", "a title"), ("second", "hm"), ("second", "hm again")]
+    assert ends(run) == [("first", "a title"), ("c", "done C"), ("second", "done C")]
+
+
+def test_names_stay_those_of_the_first_process(flow):
+    """Two branches, of which the one that began first is late when they begin again."""
+    run = flow.begin(
+        """
+BEGAN = threading.Event()
+def dig(who, *replies):
+    return crew(task(worker(*replies, role=who), "dig")).kickoff().raw
+class F(Flow):
+    @start()
+    def slow(self):
+        if "die" in str(read(EFFECTS)):
+            BEGAN.wait(30)
+        return dig("A", lambda: BEGAN.set() or time.sleep(600), answer("a"))
+    @start()
+    def quick(self):
+        if not "die" in str(read(EFFECTS)):
+            BEGAN.wait(30)
+        return dig("B", lambda: BEGAN.set() or once("now") or answer("b"), lambda: BEGAN.set() or answer("b"))
+    @listen(and_(slow, quick))
+    def end(self):
+        return "end"
+""",
+        status=KILLED,
+    )
+    run.go()
+    assert [(task["task_id"], task["output"]) for task in run.last["tasks"]] == [
+        ("dig", "a"),
+        ("dig-2", "b"),
+        ("end", "end"),
+    ]
+
+
+# Side by side
+
+BRANCHES = """
+BOTH = threading.Barrier(2)
+def asked(who):
+    made = crew(task(worker(answer("first " + who), answer("again"), answer("and again"), role=who), who.lower() + "1",
+                     callback=lambda o: note(o.raw)),
+                task(worker(*[lambda: asking(who)] * 9, role=who * 2), who.lower() + "2", human_input=True,
+                     callback=lambda o: note(o.raw)))
+    return made.kickoff().raw
+def asking(who):
+    return answer("second " + who)
+class F(Flow):
+    @start()
+    def one(self):
+        return asked("A")
+    @start()
+    def two(self):
+        return asked("B")
+    @listen(and_(one, two))
+    def both(self):
+        return "both"
+"""
+
+
+def test_people_of_two_branches_are_asked_one_after_the_other(flow):
+    run = flow.apart(BRANCHES, approve(), approve())
+    assert run.last["output"] == "both"
+    asked = [lines[-1]["task_id"] for lines in run.processes[:-1]]
+    assert sorted(asked) == ["a2", "b2"]
+    # What was finished is finished, each callback was called once.
+    assert sorted(run.effects) == [["first A"], ["first B"], ["second A"], ["second B"]]
+    assert sorted(ends(run)) == [
+        ("a1", "first A"),
+        ("a2", "second A"),
+        ("b1", "first B"),
+        ("b2", "second B"),
+        ("both", "both"),
+    ]
+
+
+def test_a_decision_waits_while_another_branch_asks_first(flow):
+    """In the second process, the branch that was decided on never comes to its crew: the other asks and ends it."""
+    run = flow.begin(
+        """
+from pathlib import Path
+def blocked(who):
+    while Path("blocked").read_text() == who:
+        time.sleep(0.01)
+class F(Flow):
+    @start()
+    def one_(self):
+        blocked("A")
+        return one("A", human_input=True).kickoff().raw
+    @start()
+    def two(self):
+        blocked("B")
+        return one("B", human_input=True).kickoff().raw
+    @listen(and_(one_, two))
+    def both(self):
+        return "both"
+""",
+        blocked="B",
+    )
+    assert run.last["task_id"] == "a"
+    run.blocked = "A"
+    run.go(approve("Mind the bees."))
+    assert run.last["task_id"] == "b"
+    run.blocked = ""
+    run.go(approve())
+    assert run.last["output"] == "both"
+    assert sorted(ends(run)) == [("a", "done A"), ("b", "done B"), ("both", "both")]
+    assert [len(run.prompts(who)) for who in "AB"] == [1, 1]
+
+
+def test_crews_side_by_side_are_told_apart_by_their_inputs(flow):
+    run = flow.begin(
+        """
+class F(Flow):
+    @start()
+    async def first(self):
+        def say(n):
+            return lambda: (n == "2" and once("now")) or answer("done " + n)
+        found = await asyncio.gather(*(made(n).kickoff_async(inputs={"n": n}) for n in self.order()))
+        return sorted(each.raw for each in found)
+    def order(self):
+        return "0123" if "die" not in str(read(EFFECTS)) else "3210"
+def made(n):
+    FINISHED = DONE
+    def say():
+        if "die" not in str(read(EFFECTS)):
+            if n == "2":
+                GATE.wait(30)
+                once("now")
+            elif n == "3":
+                time.sleep(600)
+            else:
+                pass
+        return answer("done " + n)
+    def count(output):
+        if len([each for each in read(EFFECTS) if each[0] == "told"]) == 1:
+            threading.Timer(0.5, GATE.set).start()
+        note("told", n)
+    return crew(task(worker(*[say] * 20, role="A"), "dig", description="About {n}.", callback=count))
+DONE, GATE = None, threading.Event()
+""",
+        status=KILLED,
+    )
+    run.go()
+    assert run.last["output"] == '["done 0", "done 1", "done 2", "done 3"]'
+    assert sorted(effect[1] for effect in run.effects) == list("0123")
+    assert sorted(output for _, output in ends(run) if output.startswith("done")) == [
+        f"done {n}" for n in "0123"
+    ]
+
+
+# What cannot go on
+
+
+def test_another_flow_does_not_go_on(flow):
+    run = flow.begin(TWO)
+    file = run.folder / "src/lab/main.py"
+    file.write_text(file.read_text().replace("def third", "def fourth"))
+    run.go(approve())
+    assert (run.last["op"], run.last["kind"]) == ("failed", "refused")
+    assert run.last["error"] == (
+        "the run cannot go on: the flow had the methods first, second, third, and now has first, fourth, second"
+    )
+    assert [task["task_id"] for task in run.last["tasks"]] == ["a"]
+
+
+def test_a_crew_that_is_other_in_each_process_does_not_ask_for_ever(flow):
+    run = flow.begin("""
+class F(Flow):
+    @start()
+    def first(self):
+        return crew(task(worker(answer("x"), answer("y")), "a", description=f"It is {os.getpid()}.", human_input=True)).kickoff()
+""")
+    run.go(approve())
+    assert (run.last["op"], run.last["kind"]) == ("failed", "refused")
+    assert run.last["error"] == (
+        "the run cannot go on: the method first did not come again to the crew that waited for a person: the words of "
+        "its tasks are other ones in each process"
+    )
+
+
+def test_the_time_of_day_in_the_inputs_is_no_other_crew(flow):
+    run = flow.apart(
+        """
+class F(Flow):
+    @start()
+    def first(self):
+        made = crew(task(worker(answer("x")), "a", description="It is {now}.", human_input=True))
+        return made.kickoff(inputs={"now": time.time()}).raw
+""",
+        approve(),
+    )
+    assert len(run.calls) == 1
+
+
+def test_a_crew_whose_output_no_other_process_has_holds_the_process(flow):
+    run = flow.begin(
+        """
+class Strange:
+    pass
+class F(Flow):
+    @start()
+    def first(self):
+        one("A", after_kickoff_callbacks=[lambda output: Strange()]).kickoff()
+        once("now")
+        return one("B", human_input=True).kickoff().raw
+""",
+        status=KILLED,
+    )
+    run.go()
+    assert run.last["kind"] == "refused"
+    assert run.last["error"] == (
+        "the run cannot go on: what the crew in the method first returned is no JSON: Strange"
+    )

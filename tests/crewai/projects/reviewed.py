@@ -78,6 +78,10 @@ class AtATerminal(SyncHumanInputProvider):
         ANSWERS.write_text(json.dumps(rest))
         return first
 
+    @classmethod
+    async def _prompt_input_async(cls, crew):
+        return cls._prompt_input(crew)
+
 
 def ready(crew):
     """The crew as it is, or with people at hand: then its tasks ask once they run, which the child does not see."""
