@@ -569,7 +569,7 @@ class F(Flow):
     assert len(run.calls) == 1
 
 
-def test_a_crew_whose_output_no_other_process_has_holds_the_process(flow):
+def test_a_crew_whose_output_no_other_process_has_is_not_gone_on_with(flow):
     run = flow.begin(
         """
 class Strange:
@@ -588,3 +588,309 @@ class F(Flow):
     assert run.last["error"] == (
         "the run cannot go on: what the crew in the method first returned is no JSON: Strange"
     )
+
+
+def in_place(run, *decisions):
+    """One process that waits for people; its lines."""
+    child = run.host.start(run.folder, journal={}, about=run.about)
+    lines = []
+    for decision in decisions:
+        while (line := child.next()) is not None and line["op"] != "paused":
+            child.acknowledge(line)
+            lines.append(line)
+        assert line["in_place"], line
+        lines.append(line)
+        child.send({"op": "decision", **decision})
+    return [*lines, *child.result()]
+
+
+def waiting(flow, code):
+    """A run that no process has begun yet."""
+    return Flow(flow.host, flow.folder / "waiting", project(flow.folder / "waiting", code))
+
+
+def test_where_a_crew_could_not_answer_again_people_are_waited_for_in_the_process(flow):
+    run = waiting(
+        flow,
+        """
+class Strange:
+    pass
+class F(Flow):
+    @start()
+    def first(self):
+        one("A", after_kickoff_callbacks=[lambda output: Strange()]).kickoff()
+        return one("B", human_input=True).kickoff().raw
+    @listen(first)
+    def second(self, found):
+        return one("C", human_input=True).kickoff().raw + found
+""",
+    )
+    lines = in_place(run, reject("longer"), approve(), approve())
+    assert [line["output"] for line in lines if line["op"] == "paused"] == ["done B", "better B", "done C"]
+    assert lines[-1]["output"] == "done Cbetter B"
+
+
+# Judged methods
+
+JUDGED = """
+class F(Flow):
+    @start()
+    @feedback()
+    def draft(self):
+        note("draft")
+        self.state["drafts"] = self.state.get("drafts", 0) + 1
+        return one("A").kickoff().raw
+    @listen(draft)
+    def publish(self, result):
+        note("publish", result.output, result.feedback, self.state["drafts"])
+        return one("B").kickoff().raw
+"""
+
+
+def test_a_method_that_is_judged_is_not_run_again(flow):
+    run = flow(JUDGED, approve("Mind the bees."))
+    paused = run.processes[0][-1]
+    assert (paused["task_id"], paused["output"], paused["index"]) == ("draft", "done A", 2)
+    assert (paused["message"], paused["outcomes"]) == ("Good?", [])
+    assert run.effects == [["draft"], ["publish", "done A", "Mind the bees.", 1]]
+    # What was approved is the output, and not what CrewAI made of the decision.
+    assert ends(run) == [("a", "done A"), ("draft", "done A"), ("b", "done B")]
+    assert len(run.calls) == 2
+
+
+def test_an_approval_without_words_is_enter(flow):
+    flow(JUDGED, approve(), typed=[""])
+
+
+def test_a_rejection_without_words_says_so(flow):
+    run = flow(JUDGED, reject(""), typed=["rejected"])
+    assert run.effects[1][2] == "rejected"
+
+
+def test_words_that_are_not_to_be_passed_on_are_not(flow):
+    run = flow(JUDGED, approve("Mind the bees.", pass_feedback=False), typed=[""])
+    assert run.effects[1][2] == ""
+
+
+ROUTED = """
+CLASSIFIER = llm("C", *['{"outcome": "needs_revision"}', '{"outcome": "approved"}'] * 2)
+class F(Flow):
+    @start()
+    def begin(self):
+        self.state["n"] = 0
+    @listen(or_(begin, "needs_revision"))
+    @feedback("Publish?", emit=["needs_revision", "approved", "rejected"], llm=CLASSIFIER, default_outcome="needs_revision")
+    def draft(self):
+        self.state["n"] += 1
+        note("draft", self.state["n"])
+        return f"draft {self.state['n']}"
+    @listen("approved")
+    def publish(self, result):
+        return [result.output, result.feedback, one("A", human_input=True).kickoff().raw]
+    @listen("rejected")
+    def drop(self, result):
+        return ["dropped", result.output, result.feedback]
+"""
+
+
+def test_an_outcome_is_that_of_the_decision_and_words_are_for_the_model(flow):
+    run = flow.apart(ROUTED, reject("Shorter."), approve(), reject("longer"), approve())
+    assert [(lines[-1].get("task_id"), lines[-1]["output"]) for lines in run.processes] == [
+        ("draft", "draft 1"),
+        ("draft-2", "draft 2"),
+        ("a", "done A"),
+        ("a", "better A"),
+        (None, '["draft 2", "", "better A"]'),
+    ]
+    assert run.processes[0][-1]["outcomes"] == ["needs_revision", "approved", "rejected"]
+    # No draft is made twice, no words are classified twice.
+    assert run.effects == [["draft", 1], ["draft", 2]]
+    assert len(run.prompts("C")) == 1
+
+
+def test_words_are_classified_as_at_a_terminal(flow):
+    run = flow(ROUTED, reject("Shorter."), approve("Go ahead."), approve())
+    assert run.last["output"] == '["draft 2", "Go ahead.", "done A"]'
+
+
+STATEFUL = """
+from datetime import date
+class Part(BaseModel):
+    name: str
+    day: date
+class State(BaseModel):
+    parts: list[Part] = []
+    n: int = 0
+class F(Flow[State]):
+    @start()
+    def begin(self):
+        self.state.n += 1
+    @listen(begin)
+    @feedback()
+    async def draft(self):
+        self.state.parts.append(Part(name="a", day=date(2024, 2, 29)))
+        note("draft")
+        return Part(name="b", day=date(2024, 3, 1))
+    @listen(draft)
+    def middle(self, result):
+        assert type(result.output) is Part, result
+        self.state.n += 1
+        return one("A", human_input=True).kickoff().raw
+    @listen(middle)
+    def end(self):
+        return [self.state.n, [repr(part) for part in self.state.parts], len(self.human_feedback_history)]
+"""
+
+
+def test_what_a_judged_method_changed_in_the_state_is_changed(flow):
+    run = flow(STATEFUL, approve(), reject("longer"), approve())
+    assert run.effects == [["draft"]]
+    assert json.loads(run.last["output"]) == [
+        2,
+        ["Part(name='a', day=datetime.date(2024, 2, 29))"],
+        1,
+    ]
+
+
+HELD = {
+    "what it returns": "return object()",
+    "what it puts into the state": 'self.state["x"] = object(); return 1',
+    "what it puts into the flow": "self.kept = 1; return 1",
+}
+
+
+@pytest.mark.parametrize("why", HELD)
+def test_a_method_whose_work_is_no_json_is_judged_in_the_process(flow, why):
+    code = f"""
+class F(Flow):
+    @start()
+    @feedback()
+    def draft(self):
+        {HELD[why]}
+    @listen(draft)
+    def end(self, result):
+        return result.feedback
+"""
+    lines = in_place(waiting(flow, code), reject("No."))
+    assert lines[-1]["output"] == "No."
+
+
+def test_a_judgement_is_kept_when_the_flow_is_cut(flow):
+    run = flow.begin(ROUTED.replace("return [result.output", "once('now'); return [result.output"))
+    run.go(approve("Go ahead."), status=0)
+    assert run.last["task_id"] == "draft-2"
+    run.go(approve("Go ahead."), status=KILLED)
+    run.go()
+    assert run.last["task_id"] == "a"
+    run.go(approve())
+    assert run.last["output"] == '["draft 2", "Go ahead.", "done A"]'
+    assert len(run.prompts("C")) == 2
+    assert run.effects == [["draft", 1], ["draft", 2]]
+
+
+def test_a_provider_of_the_projects_own_that_leaves_is_no_result(flow):
+    run = flow.begin("""
+from crewai.flow.async_feedback import HumanFeedbackPending
+class Leaving:
+    def request_feedback(self, context, flow):
+        raise HumanFeedbackPending(context=context)
+class F(Flow):
+    @start()
+    @human_feedback(message="Good?", provider=Leaving())
+    def draft(self):
+        return "a draft"
+""")
+    assert run.last["error"].startswith(
+        "the provider of @human_feedback on draft leaves the flow to code of its own"
+    )
+
+
+def test_a_person_is_asked_in_place_of_a_console(flow):
+    run = flow.apart(
+        """
+from crewai.flow.async_feedback.providers import ConsoleProvider
+class F(Flow):
+    @start()
+    @human_feedback(message="Good?", provider=ConsoleProvider())
+    def draft(self):
+        return "a draft"
+    @listen(draft)
+    def end(self, result):
+        return result.feedback
+""",
+        reject("No."),
+    )
+    assert run.last["output"] == "No."
+
+
+def test_a_persisted_flow_begins_with_the_state_it_began_with(flow):
+    """And not with what the process that was cut has persisted."""
+    run = flow.begin(
+        """
+from crewai.flow.persistence import persist
+@persist()
+class F(Flow):
+    @start()
+    def first(self):
+        self.state["n"] = self.state.get("n", 0) + 1
+        note(self.state["n"], self.state["id"])
+    @listen(first)
+    def second(self):
+        return [one("A", human_input=True).kickoff().raw, self.state["n"]]
+""",
+        inputs={"id": "one-and-the-same"},
+    )
+    run.go(approve(), inputs={"id": "one-and-the-same"})
+    assert run.effects == [[1, "one-and-the-same"]] * 2
+    assert run.last["output"] == '["done A", 1]'
+
+
+def test_the_id_of_a_flows_state_stays(flow):
+    run = flow.begin("""
+class F(Flow):
+    @start()
+    def first(self):
+        note(self.state["id"])
+        return one("A", human_input=True).kickoff().raw
+""")
+    run.go(approve())
+    assert run.effects[0] == run.effects[1]
+
+
+def test_what_a_flow_has_used_is_counted_over_all_processes(flow):
+    code = (
+        TWO.replace("def third(self, found):", "def third(self, found):\n        told(1)")
+        + """
+def told(n):
+    from crewai.events import crewai_event_bus, LLMCallCompletedEvent
+"""
+    )
+    run = flow.apart(TWO, approve(), limits={"tokens": 100, "llm_calls": 2, "tool_calls": 0})
+    assert run.journal["spent"] == {"tokens": 20, "llm_calls": 2, "tool_calls": 0}
+
+
+# The rule
+
+from crewcast.crew.child.feedback import outcome_of  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("approves", "words", "outcomes", "default", "taken"),
+    [
+        (True, "", ["approved", "rejected"], None, "approved"),
+        (False, "", ["approved", "rejected"], None, "rejected"),
+        (True, "", ["rejected", "approved"], "rejected", "approved"),
+        (True, "", ["needs_revision", "publish"], "needs_revision", "publish"),
+        (False, "", ["approved", "needs_revision"], "approved", "needs_revision"),
+        (False, "", ["approved", "needs_revision", "rejected"], "needs_revision", "rejected"),
+        (True, "", ["left", "right"], None, "left"),
+        (True, "", ["left", "right"], "right", "right"),
+        (False, "", ["left", "right"], None, "right"),
+        (False, "", ["only"], None, "only"),
+        (True, "", ["not approved", "fine"], None, "fine"),
+        (True, "REJECTED", ["approved", "rejected"], None, "rejected"),
+        (True, "but shorter", ["approved", "rejected"], None, None),
+    ],
+)
+def test_which_outcome_a_decision_takes(approves, words, outcomes, default, taken):
+    assert outcome_of(approves, words, outcomes, default) == taken

@@ -104,6 +104,8 @@ class Feedback:
                 return await step(flow, name, definition, output)
             call = journal.sink.methods.current()
             assert call is not None
+            # What a person judges is a task, also where nothing but crews has worked.
+            call.stepped = True
             result = self._settled(call, name, definition, output)
             if result is None and (decision := self._taken(call)) is not None:
                 result = await self._resumed(call, decision, name, definition, output)
@@ -153,8 +155,6 @@ class Feedback:
             refused = Refused("@human_feedback is not supported yet; it is set on: " + name)
             journal.sink.end(refused)
             raise refused
-        # What is asked about is a task, also where nothing but crews has worked.
-        call.stepped = True
         where = method_key(call)
         with journal.asking(where):
             judged = self._snapshot(call, context.method_output)
@@ -171,7 +171,7 @@ class Feedback:
                 "journal": {},
             }
             self._judged[call] = judged
-            if judged is None or journal.stuck:
+            if judged is None or journal.is_held(where):
                 decision = self._in_place(where, line)
             else:
                 entries = {
@@ -207,7 +207,7 @@ class Feedback:
             if judged is None:
                 self._before[call] = (self._state(), dict(vars(self._flow)))
                 return method(*args, **named)
-            call.stepped, call.worked = True, judged["seconds"]
+            call.worked = judged["seconds"]
             call.agents.update(judged["agents"])
             self._judged[call] = judged
             try:

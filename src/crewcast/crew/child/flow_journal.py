@@ -53,7 +53,7 @@ class FlowJournal:
         self.obstacles = [
             "CrewAI " + internals.version() + " has no " + name for name in internals.missing(internals.FLOWS)
         ]
-        # Where a review is pending that cannot be decided in another process: until it is over, none is.
+        # What no other process could go on with. While there is any, people are waited for in this one.
         self.stuck: set[str] = set()
         self._decision = decision
         self._used_before: Entries = entries.get("usage") or {}
@@ -263,6 +263,7 @@ class FlowJournal:
                 run["state"] = state
             else:
                 run["problem"] = "the state that it began with is no JSON"
+                self.stuck.add("run")
         return run
 
     def usage(self) -> "Entries | None":
@@ -391,6 +392,14 @@ class FlowJournal:
                 raise Refused(str(self.sink.refusal))
             self._check_path(where)
             yield
+
+    def is_held(self, where: str) -> bool:
+        """Whether something other than what asks here needs this very process."""
+        with self._lock:
+            others = [call.journal for call in self._crews if call.key != where]
+            return bool(self.stuck - {where}) or any(
+                journal.obstacles or "problem" in (journal.run or {}) for journal in others
+            )
 
     def _check_path(self, where: str) -> None:
         """A crew that was decided on, and that the same method has not come to again, has become this one."""
@@ -569,11 +578,11 @@ class CrewCall:
                 yield output
             except Exception as error:
                 if self.flow.sink.refusal is None:
-                    self.flow.keep({self.key + "/failed": _failure(error, self._where())})
+                    self.flow.keep({self.key + "/failed": self._checked(_failure(error, self._where()))})
                 raise
             self.flow.keep(
                 {
-                    self.key + "/done": self._output(output[0]),
+                    self.key + "/done": self._checked(self._output(output[0])),
                     "usage": self.flow.usage(),
                     "spent": dict(self.flow.control.spent),
                 }
@@ -597,6 +606,11 @@ class CrewCall:
         flow.control.counted(llms_of(crew))
         # CrewAI says nothing of the beginning of a crew that goes on.
         flow.sink.methods.enter_crew()
+
+    def _checked(self, entry: Entries) -> Entries:
+        if "problem" in entry:
+            self.flow.stuck.add(self.key + "/over")
+        return entry
 
     def _output(self, output: Any) -> Entries:
         try:
@@ -653,7 +667,8 @@ class CrewReviews(Reviews):
 
     def _pending(self, task_id: str, answer: Any, context: Any, line: Line) -> "Entries | None":
         flow = self._call.flow
-        pending = None if flow.stuck - {self._call.key} else super()._pending(task_id, answer, context, line)
+        held = flow.is_held(self._call.key)
+        pending = None if held else super()._pending(task_id, answer, context, line)
         if pending is None:
             flow.stuck.add(self._call.key)
         return pending
