@@ -17,6 +17,7 @@ How a decision becomes what CrewAI is given:
 - The words of an approval that are not to be passed on (`pass_feedback`) choose the outcome and are then left out.
 """
 
+import contextlib
 import datetime as dt
 import importlib
 import inspect
@@ -35,19 +36,68 @@ from .reviews import Paused
 from .wire import as_text, text
 
 APPROVING = frozenset(
-    "approve approved approval accept accepted ok okay yes pass passed confirm confirmed publish published continue "
-    "proceed good".split()
+    (
+        "approve",
+        "approved",
+        "approval",
+        "accept",
+        "accepted",
+        "ok",
+        "okay",
+        "yes",
+        "pass",
+        "passed",
+        "confirm",
+        "confirmed",
+        "publish",
+        "published",
+        "continue",
+        "proceed",
+        "good",
+    )
 )
 REJECTING = frozenset(
-    "reject rejected rejection decline declined deny denied refuse refused no not fail failed".split()
+    (
+        "reject",
+        "rejected",
+        "rejection",
+        "decline",
+        "declined",
+        "deny",
+        "denied",
+        "refuse",
+        "refused",
+        "no",
+        "not",
+        "fail",
+        "failed",
+    )
 )
 RETURNING = frozenset(
-    "revise revised revision revisions change changes edit edits rework rewrite redo retry again improve needs "
-    "cancel stop discard".split()
+    (
+        "revise",
+        "revised",
+        "revision",
+        "revisions",
+        "change",
+        "changes",
+        "edit",
+        "edits",
+        "rework",
+        "rewrite",
+        "redo",
+        "retry",
+        "again",
+        "improve",
+        "needs",
+        "cancel",
+        "stop",
+        "discard",
+    )
 )
 
 
-def outcome_of(approve: bool, words: str, outcomes: Sequence[str], default: "str | None") -> "str | None":
+def outcome_of(words: str, outcomes: Sequence[str], default: "str | None", *, approves: bool) -> "str | None":
     """The outcome that a decision takes without a model; None if one must say what the words mean."""
     if words:
         return next((each for each in outcomes if each.lower() == words.lower()), None)
@@ -57,7 +107,7 @@ def outcome_of(approve: bool, words: str, outcomes: Sequence[str], default: "str
     ]
     against = [each for each in outcomes if named[each] & REJECTING]
     back = [each for each in outcomes if named[each] & RETURNING and each not in against]
-    if approve:
+    if approves:
         fallback = [
             each for each in (default, *outcomes) if each is not None and each not in (*against, *back)
         ]
@@ -69,9 +119,15 @@ def outcome_of(approve: bool, words: str, outcomes: Sequence[str], default: "str
 def words_of(decision: Entries, *, for_outcome: bool = False) -> str:
     """What CrewAI is told that the person has said."""
     words = text(decision.get("feedback") or "").strip()
-    if decision["approve"] and not decision.get("pass_feedback", True) and not for_outcome:
-        return ""
-    return words
+    if for_outcome:
+        return words
+    if decision["approve"]:
+        return words if decision.get("pass_feedback", True) else ""
+    return words or "rejected"
+
+
+# One of CrewAI's functions.
+Own = Callable[..., Any]
 
 
 class Feedback:
@@ -89,20 +145,31 @@ class Feedback:
     def install(self) -> None:
         """From now on, CrewAI asks through this."""
         flow_class = importlib.import_module("crewai.flow.flow").Flow
-        ours, journal = self._flow, self._journal
-        asking = frozenset(flows.asking(ours))
-        execute, step = flow_class._execute_method, flow_class._run_human_feedback_step  # noqa: SLF001
-        resolve, finalize = flow_class._resolve_feedback_provider, flow_class._finalize_human_feedback  # noqa: SLF001
+        for name, replace in (
+            ("_execute_method", self._execute),
+            ("_run_human_feedback_step", self._step),
+            ("_resolve_feedback_provider", self._resolve),
+            ("_finalize_human_feedback", self._finalize),
+        ):
+            setattr(flow_class, name, replace(getattr(flow_class, name)))
+
+    # In place of CrewAI's own, which each of these is given. A flow inside a method of the run's has its own alone.
+
+    def _execute(self, execute: Own) -> Own:
+        asking = frozenset(flows.asking(self._flow))
 
         async def execute_or_answer(flow: Any, name: Any, method: Any, *args: Any, **named: Any) -> Any:
-            if flow is ours and text(name) in asking:
+            if flow is self._flow and text(name) in asking:
                 method = self._around(method)
             return await execute(flow, name, method, *args, **named)
 
+        return execute_or_answer
+
+    def _step(self, step: Own) -> Own:
         async def ask_or_answer(flow: Any, name: Any, definition: Any, output: Any) -> Any:
-            if flow is not ours:
+            if flow is not self._flow:
                 return await step(flow, name, definition, output)
-            call = journal.sink.methods.current()
+            call = self._journal.sink.methods.current()
             assert call is not None
             # What a person judges is a task, also where nothing but crews has worked.
             call.stepped = True
@@ -117,32 +184,39 @@ class Feedback:
             self._settle(call, result)
             return result.outcome if definition.emit else result
 
+        return ask_or_answer
+
+    def _resolve(self, resolve: Own) -> Own:
         def ask_through_this(flow: Any, definition: Any) -> Any:
             provider = resolve(flow, definition)
             at_a_terminal = provider is None or type(provider).__name__ == "ConsoleProvider"
             return self if at_a_terminal else provider
 
+        return ask_through_this
+
+    def _finalize(self, finalize: Own) -> Own:
         async def finalize_as_decided(flow: Any, **named: Any) -> Any:
-            call = journal.sink.methods.current() if flow is ours else None
+            call = self._journal.sink.methods.current() if flow is self._flow else None
             decision = self._decided.get(call) if call is not None else None
             if decision is None:
                 return await finalize(flow, **named)
-            told = words_of(decision)
-            judged = words_of(decision, for_outcome=True)
-            outcomes, default = named["emit"], named["default_outcome"]
-            chosen = outcome_of(decision["approve"], judged, outcomes, default) if outcomes else None
-            if chosen is not None:
-                named = {**named, "raw_feedback": "", "default_outcome": chosen}
-            elif outcomes:
-                named = {**named, "raw_feedback": judged}
+            words = words_of(decision, for_outcome=True)
+            if named["emit"]:
+                chosen = outcome_of(
+                    words, named["emit"], named["default_outcome"], approves=decision["approve"]
+                )
+                # Without feedback CrewAI takes the default, and asks no model.
+                more = (
+                    {"raw_feedback": words}
+                    if chosen is None
+                    else {"raw_feedback": "", "default_outcome": chosen}
+                )
+                named = {**named, **more}
             result = await finalize(flow, **named)
-            result.feedback = told if decision["approve"] else told or "rejected"
+            result.feedback = words_of(decision)
             return result
 
-        flow_class._execute_method = execute_or_answer  # noqa: SLF001
-        flow_class._run_human_feedback_step = ask_or_answer  # noqa: SLF001
-        flow_class._resolve_feedback_provider = ask_through_this  # noqa: SLF001
-        flow_class._finalize_human_feedback = finalize_as_decided  # noqa: SLF001
+        return finalize_as_decided
 
     # What CrewAI calls
 
@@ -159,7 +233,7 @@ class Feedback:
         with journal.asking(where):
             judged = self._snapshot(call, context.method_output)
             known = journal.entries.get(where + "/judged") or {}
-            line = {
+            line: Entries = {
                 "op": "paused",
                 "task_id": call.task_id(),
                 "index": journal.book.position(call.task_id()),
@@ -329,12 +403,10 @@ class _Value:
     """A part of the state, as it was then: what is inside may change."""
 
     def __init__(self, value: Any) -> None:
-        self._value = value
+        self.value = value
         self._packed: Packed | None = None
-        try:
+        with contextlib.suppress(Unpackable):
             self._packed = pack(value)
-        except Unpackable:
-            pass
 
     def packed(self) -> Packed:
         if self._packed is None:
@@ -343,6 +415,9 @@ class _Value:
 
     def equals(self, other: "_Value | None") -> bool:
         """Of what has no JSON, only whether it is the same object can be known."""
-        if other is None or (self._packed is None) != (other._packed is None):
-            return False
-        return self._value is other._value if self._packed is None else self._packed == other._packed
+        if self._packed is None:
+            return other is not None and other.is_no_json() and self.value is other.value
+        return other is not None and not other.is_no_json() and self._packed == other.packed()
+
+    def is_no_json(self) -> bool:
+        return self._packed is None

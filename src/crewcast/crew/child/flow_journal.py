@@ -79,7 +79,7 @@ class FlowJournal:
         told = {
             value["told"]["task_id"]: value["told"]
             for name, value in self.entries.items()
-            if name.rpartition("/")[2].startswith("task:")
+            if name.partition("/")[2].startswith("task:")
         }
         return [told[task_id] for task_id, _ in self._ids() if task_id in told]
 
@@ -459,7 +459,7 @@ def crew_base(crew: Any, method: "MethodCall | None") -> str:
 
 
 def _safe(name: str) -> str:
-    """The server looks for tasks behind the last slash."""
+    """What follows the first slash is what is kept there."""
     return name.replace("%", "%25").replace("/", "%2f").replace("|", "%7c")
 
 
