@@ -174,7 +174,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "review_reminder",
-        parse.seconds,
+        parse.rhythm,
         0.0,
         "seconds between reminders of a review that waits; 0 sends none",
         metavar="SECONDS",

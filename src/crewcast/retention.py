@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from pathlib import Path
 
 from crewcast.clock import Clock
@@ -19,14 +20,16 @@ ROWS_AT_ONCE = 1000
 
 class Retention:
     """Removes runs that ended `keep` microseconds ago (0: none) and have nothing left to deliver, what was
-    deleted by hand, and the log files of both (`<run id>.log` in `logs`).
+    deleted by hand, and the log files of both (`<run id>.log` in `logs`). What a run stores for itself while it is at
+    work (`storage/<run id>`) goes with its end; that of one which ended while it waited goes here.
     """
 
-    def __init__(self, store: Store, clock: Clock, keep: int, logs: Path) -> None:
+    def __init__(self, store: Store, clock: Clock, keep: int, logs: Path, storage: Path) -> None:
         self._store = store
         self._clock = clock
         self._keep = keep
         self._logs = logs
+        self._storage = storage
 
     async def run(self) -> None:
         """Until cancelled. An error of the store is waited out."""
@@ -54,6 +57,10 @@ class Retention:
                 await self._pause()
         while await self._store.sweep(ROWS_AT_ONCE):
             await self._pause()
+        for run_id in await asyncio.to_thread(self._stored):
+            run = await self._store.run(run_id)
+            if run is None or run.state.ended:
+                await asyncio.to_thread(shutil.rmtree, self._storage / run_id, ignore_errors=True)
 
     async def remove_strays(self) -> None:
         """Log files of runs that nobody knows: a crash came between a run's end and its file's."""
@@ -63,6 +70,9 @@ class Retention:
 
     def _logged(self) -> list[str]:
         return [file.stem for file in self._logs.glob("*.log")]
+
+    def _stored(self) -> list[str]:
+        return [folder.name for folder in self._storage.glob("*")]
 
     def _unlink(self, run_ids: list[str]) -> None:
         for run_id in run_ids:

@@ -36,7 +36,7 @@ from crewcast.core.signature import hkdf
 from crewcast.crew import environment
 from crewcast.crew.host import Host
 from crewcast.crew.project import Project
-from crewcast.crew.served import Description, LoadError, ServedCrew, log_file
+from crewcast.crew.served import Description, LoadError, ServedCrew, log_file, storage_folder
 from crewcast.crew.worker import CrewLimits, Worker, WorkerLimits
 from crewcast.deadlines import Deadlines
 from crewcast.dispatch.dispatcher import Dispatcher, DispatchLimits
@@ -176,7 +176,13 @@ class _Node:
             ),
             open_auth=lambda lane: _opened(master, lane),
         )
-        self.retention = Retention(store, clock, settings.seconds("retention"), log_file(data, "").parent)
+        self.retention = Retention(
+            store,
+            clock,
+            settings.seconds("retention"),
+            log_file(data, "").parent,
+            storage_folder(data, ""),
+        )
         self.rotations = RotationFollower(store, clock, keys)
         self.context = Context(
             store=store,

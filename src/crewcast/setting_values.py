@@ -34,6 +34,14 @@ def seconds(value: Any) -> float:
     return number
 
 
+def rhythm(value: Any) -> float:
+    """Seconds between what comes again and again; 0 for never."""
+    number = seconds(value)
+    if 0 < number < 1:
+        raise ValueError("must be at least a second, or 0")
+    return number
+
+
 def limit(value: Any) -> float:
     number = seconds(value)
     if number == 0:

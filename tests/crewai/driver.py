@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -185,6 +186,10 @@ class Child:
                 return line
             self.acknowledge(line)
         raise AssertionError(f"the channel closed before {op}")
+
+    def quiet(self):
+        """Whether it says nothing for a while."""
+        return not self.lines.buffer and not select.select([self.channel], [], [], 0.2)[0]
 
     def acknowledge(self, line):
         if "sync" in line:

@@ -590,7 +590,8 @@ def test_an_executor_that_is_finished_calls_no_model(method):
     executor = importlib.import_module("crewai.agents.agent_executor").AgentExecutor
     [found] = [
         node
-        for node in ast.walk(ast.parse(inspect.getsource(executor)))
+        # The module says that its file is another's.
+        for node in ast.walk(ast.parse(Path(executor.invoke.__code__.co_filename).read_text("utf-8")))
         if isinstance(node, ast.FunctionDef) and node.name == method
     ]
     # After the docstring.

@@ -190,6 +190,42 @@ def build():
     assert run.effects == [["after"]]
 
 
+def test_what_a_manager_has_used_is_counted(cut):
+    run, _ = cut(
+        """
+def build():
+    b = worker(answer("helped"), role="B")
+    boss = llm("boss", use("delegate_work_to_coworker", task="do it", context="now", coworker="B"), answer("one"),
+               lambda: once("now") or answer("two"), answer("two"))
+    if once.__doc__ is None:
+        del boss._replies[2]
+    return Crew(agents=[b], process=Process.hierarchical, manager_llm=boss,
+                tasks=[Task(name=name, description="D", expected_output="E") for name in ("one", "two")])
+"""
+    )
+    assert run.last["usage"]["total_tokens"] == 40
+    assert len(run.prompts("B")) == 1
+
+
+def test_another_run_may_begin_with_the_tasks_of_one_that_is_over(passages):
+    """With what began that run and the tasks that are kept, and nothing else."""
+    run = passages("""
+def build():
+    a, c, d = (worker(answer("done " + role), answer("anew " + role), role=role) for role in "ACD")
+    one, two = task(a, "one"), task(c, "two")
+    skipped = ConditionalTask(name="skipped", description="D", expected_output="E", agent=a, condition=lambda output: bool(note("asked")))
+    return crew(one, skipped, two, task(d, "three", context=[one, skipped, two]))
+""")
+    run.go()
+    run.journal = {name: run.journal[name] for name in ("run", "task:one", "task:two")}
+    lines = run.go()
+    assert [line["task_id"] for line in lines if line["op"] == "event"] == ["three"] * 3
+    assert run.last["output"] == "anew D"
+    assert [task["output"] for task in run.last["tasks"]] == ["done A", "done C", "anew D"]
+    assert run.prompts("D")[0] == run.prompts("D")[1]
+    assert [len(run.prompts(who)) for who in "AC"] == [1, 1]
+
+
 # Reviews, and processes that are cut
 
 REVIEWED = """
@@ -206,7 +242,8 @@ def test_nobody_is_asked_again_after_a_cut(passages):
     run.go(approve("Mind the bees."), status=KILLED)
     assert "pending" not in run.journal
     assert run.journal["comment:a"] == {"text": "Mind the bees."}
-    run.go()
+    # A decision for a review that is over is none for the next.
+    run.go(approve())
     assert (run.last["op"], run.last["task_id"]) == ("paused", "c")
     run.go(approve())
     assert run.last["op"] == "finished"
@@ -282,6 +319,19 @@ def build():
     assert run.last["kind"] == "refused"
     assert run.last["error"].endswith("its inputs, as a before_kickoff callback made them, are no JSON")
     assert [task["task_id"] for task in run.last["tasks"]] == ["a"]
+
+
+def test_a_run_of_which_nothing_is_done_begins_anew_however_the_crew_has_changed(passages):
+    run = passages("""
+def build():
+    return crew(task(worker(lambda: once("now") or answer("a"), answer("a")), "a"))
+""")
+    run.go(status=KILLED)
+    assert list(run.journal) == ["run"]
+    run.journal["run"]["crewai"] = "1.0.0"
+    run.go()
+    assert run.last["op"] == "finished"
+    assert run.journal["run"]["crewai"] != "1.0.0"
 
 
 # What CrewAI itself does around a review

@@ -72,6 +72,20 @@ def build():
     assert len({lines[-1]["uuid"] for lines in run.processes[:3]}) == 1
 
 
+def test_a_task_is_as_long_as_the_work_on_it_in_all_processes(review):
+    run = review.apart(
+        """
+def build():
+    return crew(task(worker(lambda: time.sleep(0.3) or answer("a draft")), "draft", human_input=True))
+""",
+        approve(),
+    )
+    [completed] = [line for line in run.events if line["type"] == "task_completed"]
+    before = run.processes[0][-1]["journal"]["pending"]["seconds"]
+    assert 0.3 <= before < completed["execution_time"]
+    assert completed["execution_time"] - before <= run.last["seconds"]
+
+
 SHAPES = {
     "a native tool is not called again": """
 def build():
@@ -126,6 +140,12 @@ def build():
     return crew(task(worker(answer("a"), role="A"), "a"),
                 task(worker(answer("b"), role="B"), "b", human_input=True, async_execution=True),
                 task(worker(answer("c"), role="C"), "c"))
+""",
+    "several async tasks ask": """
+def build():
+    a, b, c, d = (worker(answer(role), role=role) for role in "ABCD")
+    asking = {"human_input": True, "async_execution": True}
+    return crew(task(a, "a"), task(b, "b", **asking), task(c, "c"), task(d, "d", **asking))
 """,
     "a skipped task is before it": """
 def build():
@@ -200,7 +220,8 @@ def build():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_crew_is_approved_as_at_a_terminal(review, shape):
-    review(SHAPES[shape], *[approve()] * SHAPES[shape].count("human_input="), inputs={"topic": "bees"})
+    asks = 2 if shape == "several async tasks ask" else SHAPES[shape].count("human_input=")
+    review(SHAPES[shape], *[approve()] * asks, inputs={"topic": "bees"})
 
 
 def test_a_guardrail_that_sends_the_agent_back_asks_the_person_again(review):
@@ -255,6 +276,23 @@ def build():
         approve(),
     )
     assert run.effects == [["limited", "a"]]
+
+
+def test_a_tool_whose_result_is_the_answer_has_the_last_word_as_at_a_terminal(review):
+    run = review(
+        """
+@tool("Final", result_as_answer=True)
+def final(word: str) -> str:
+    "Say it."
+    return "final " + word
+def build():
+    return crew(task(worker(use("Final", word="a"), answer("something else"), tools=[final]), "draft", human_input=True))
+""",
+        reject("something else"),
+        approve(),
+    )
+    # CrewAI looks at what the tools of a task have said after the person has spoken.
+    assert run.last["output"] == "final a"
 
 
 def test_an_agent_that_plans_does_not_plan_again(review):
@@ -312,6 +350,24 @@ def build():
     ]
 
 
+def test_a_crew_that_is_asynchronous_inside_is_reviewed_too(review):
+    run = review(
+        """
+import asyncio
+class Loop(Crew):
+    def kickoff(self, inputs=None, **named):
+        return asyncio.run(self.akickoff(inputs))
+def build():
+    a, b = worker(answer("a"), answer("aa"), role="A"), worker(answer("b"), role="B")
+    tasks = [task(a, "a", human_input=True), task(b, "b")]
+    return Loop(agents=[a, b], tasks=tasks)
+""",
+        reject("longer"),
+        approve(),
+    )
+    assert [lines[-1]["output"] for lines in run.processes] == ["a", "aa", "b"]
+
+
 def test_a_manager_is_rejected_and_delegates_no_second_time(review):
     run = review(
         """
@@ -341,6 +397,38 @@ def build():
         approve(),
     )
     assert run.effects == [["Facts(n=2)"]]
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": "True"}])
+def test_a_model_of_a_provider_goes_on_with_its_conversation(review, stub_llm, fields):
+    """CrewAI's own client, native tools, a plain answer and one in chunks."""
+    run = review(
+        """
+from crewai import LLM
+def build():
+    writer = Agent(role="Writer", goal="g", backstory="b", tools=[look_up], llm=LLM("openai/gpt-4o-mini", **FIELDS))
+    return crew(task(writer, "draft", human_input=True), task(writer, "publish"))
+""".replace("**FIELDS", ", ".join(f"{name}={value}" for name, value in fields.items())),
+        reject("longer"),
+        approve(),
+        stub_llm=stub_llm,
+    )
+    assert run.last["usage"]["successful_requests"] >= 3
+    assert "look up" in str(run.effects)
+
+
+def test_a_crew_in_a_tool_cannot_ask(review):
+    run = review.apart("""
+@tool("Run")
+def run_crew() -> str:
+    "Run."
+    return crew(task(worker(answer("x"), role="X"), "inner", human_input=True)).kickoff().raw
+def build():
+    return crew(task(worker(use("Run"), answer("a"), tools=[run_crew]), "a"))
+""")
+    assert run.last["kind"] == "refused"
+    assert run.last["error"] == "human_input=True is not supported yet; it is set on: inner"
+    assert run.prompts("X") == []
 
 
 # Comments

@@ -3,7 +3,6 @@
 import argparse
 import ast
 import json
-import os
 import re
 import shlex
 from typing import Any
@@ -20,13 +19,14 @@ from crewcast.api.query import PAGE
 from crewcast.cli.main import parser
 from crewcast.clock import RealClock
 from crewcast.config import SETTINGS, load, shown_default
-from crewcast.contract import amp, authentication, openapi, redelivery
+from crewcast.contract import amp, authentication, openapi, redelivery, resume, terms
 from crewcast.contract import kickoff as kickoffs
 from crewcast.contract.problem import Problem
 from crewcast.core import url
-from crewcast.core.backoff import JITTER, MINUTE, SECOND, RetryPolicy
+from crewcast.core.backoff import HOUR, JITTER, MINUTE, SECOND, RetryPolicy
 from crewcast.core.errors import UsageError
 from crewcast.core.generation import MOST_AT_ONCE
+from crewcast.core.review import Default
 from crewcast.dispatch.dispatcher import DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.limits import SenderLimits
@@ -69,7 +69,7 @@ def test_every_setting_is_explained():
 
 
 def test_the_example_of_a_settings_file_is_valid(tmp_path):
-    [text] = blocks(PAGES["configuration.md"], "toml")
+    [text, _] = blocks(PAGES["configuration.md"], "toml")
     file = tmp_path / "crewcast.toml"
     file.write_text(text)
     settings = load("serve", {"config": str(file)}, {})
@@ -78,6 +78,16 @@ def test_the_example_of_a_settings_file_is_valid(tmp_path):
     file.write_text("port = 8080\nprot = 1\n")
     with pytest.raises(UsageError):
         load("serve", {"config": str(file)}, {})
+
+
+def test_the_settings_of_one_crew_are_those_that_may_differ(tmp_path):
+    _, text = blocks(PAGES["configuration.md"], "toml")
+    file = tmp_path / "crewcast.toml"
+    file.write_text("max_runs = 8\n" + text)
+    settings = load("serve", {"config": str(file)}, {})
+    assert (settings.max_runs, settings.of_crew("billing").max_runs) == (8, 2)
+    [told] = re.findall(r"\*\*Of one crew\.\*\* (.*?) may be different", prose("configuration.md"))
+    assert re.findall(r"`(\w+)`", told) == [setting.name for setting in SETTINGS if setting.per_crew]
 
 
 def test_variables_are_named_as_they_are_read():
@@ -94,7 +104,8 @@ def nowhere(*_: object) -> None:
 
 
 def routes() -> set[str]:
-    context = Context(None, RealClock(), Tokens("t"), {}, nowhere, os.urandom, nowhere, None, nowhere)  # type: ignore[arg-type]
+    nothing: Any = nowhere
+    context = Context(nothing, RealClock(), Tokens("t"), {}, *[nothing] * 7)
     found = create_app(context)._app.routes  # type: ignore[attr-defined]
     return {f"{method} {route.path}" for route in found for method in route.methods - {"HEAD"}}
 
@@ -133,6 +144,36 @@ def test_the_example_of_a_kickoff_can_be_started():
     policy = EgressPolicy(allow_http=True, allow_loopback=True)
     kickoff = kickoffs.parse_kickoff(body[1].encode(), crew, policy.check_url)
     assert (len(kickoff.lanes), kickoff.warnings) == (3, [])
+
+
+def test_a_decision_is_told_with_its_fields_and_can_be_taken():
+    rows = table(section("api.md", "`POST /resume`"), "decision")
+    told = {
+        name
+        for row in rows
+        for name in [*row[0].split(", "), *re.findall(r"\b[a-z]+(?:_id|I[dD]|Feedback|Approve)\b", row[1])]
+    }
+    described = openapi.document()["components"]["schemas"]["Resume"]["properties"]
+    assert told == set(described)
+    examples = [blocks(section("api.md", "`POST /resume`"), "json")[0]]
+    examples += re.findall(r"/resume .*? -d '(.*?)'", PAGES["human-in-the-loop.md"], re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        asked = resume.parse_resume(example.encode(), nowhere)
+        assert (asked.task_id, asked.approve, asked.warnings) == ("notice_task", True, [])
+
+
+def test_how_a_run_waits_is_told_with_its_fields_and_can_be_started():
+    page = section("human-in-the-loop.md", "Deadlines and reminders")
+    assert [row[0] for row in table(page, "`review`")] == list(terms.ReviewTerms.__struct_fields__)
+    [example] = blocks(page, "json")
+    crew = kickoffs.CrewInputs(["fault", "product"], ["fault", "product"])
+    kickoff = kickoffs.parse_kickoff(example.encode(), crew, EgressPolicy().check_url)
+    assert kickoff.warnings == []
+    assert kickoff.terms.review == terms.ReviewTerms(24 * HOUR, Default.REJECT, 4 * HOUR)
+    [limits] = re.findall(r"`(\"limits\": .*?})`", PAGES["human-in-the-loop.md"])
+    found = terms.parse_limits(json.loads("{" + limits + "}")["limits"])
+    assert None not in (found.tokens, found.llm_calls, found.tool_calls, found.seconds)
 
 
 def authentications() -> list[Any]:
@@ -183,7 +224,7 @@ def test_the_table_of_errors_has_every_error():
     rows = table(section("api.md", "Errors"), "status")
     told = {(row[0], row[1]) for row in rows}
     assert len(told) == len(rows)
-    assert told - {("200", ""), ("204", "")} == problems()
+    assert told - {("200", ""), ("202", ""), ("204", ""), ("409", "")} == problems()
 
 
 def test_the_openapi_document_has_the_same_errors_and_kinds_of_projects():

@@ -30,6 +30,7 @@ CHANNELS = {
     "Task events": "TaskCompletedPayload",
     "Step events": "StepEventPayload",
     "Crew events": "CrewCompletedPayload",
+    "Human input events": "HumanInputPayload",
 }
 
 

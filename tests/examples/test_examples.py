@@ -16,8 +16,8 @@ NETWORK = {"aiohttp", "crewai_tools", "http", "httpx", "openai", "requests", "sm
 each = pytest.mark.parametrize("example", ALL, ids=lambda example: example.name)
 
 
-def test_there_is_one_example_of_each_layout_and_no_project_around_them():
-    assert [example.name for example in ALL] == ["classic", "declarative-flow", "flow", "json"]
+def test_there_is_one_example_of_each_layout_one_of_a_review_and_no_project_around_them():
+    assert [example.name for example in ALL] == ["classic", "declarative-flow", "flow", "json", "reviews"]
     assert not (EXAMPLES / "pyproject.toml").exists()
     assert {file.parent.parent for file in EXAMPLES.rglob("pyproject.toml")} == {EXAMPLES}
 
@@ -73,7 +73,7 @@ def test_its_readme_serves_it(example: Example):
 @each
 def test_its_code_reaches_for_nothing_outside(example: Example):
     files = list(example.root.rglob("*.py"))
-    assert files
+    assert bool(files) == (example.name != "reviews"), "a JSON crew without tools has none"
     assert {name for file in files for name in imported(file)} & NETWORK == set()
 
 

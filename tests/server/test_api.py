@@ -123,7 +123,7 @@ def test_a_base_url_with_a_slash_works(server):
 def test_a_kickoff_answers_with_its_ids_and_warnings(server):
     body = {
         "inputs": INPUTS,
-        "humanInputWebhook": {"url": "https://a.example"},
+        "restoreFromStateId": "x",
         "webhooks": {"events": []},
         "taskWebHook": 1,
     }

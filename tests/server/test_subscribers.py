@@ -146,13 +146,14 @@ def test_it_handles_every_event_of_a_run_once(server, tmp_path, name):
     port = free_port()
     secret = secret_for(server, f"http://127.0.0.1:{port}")
     with Subscriber(name, tmp_path, f"whsec_AAAA {secret}", port) as subscriber:
-        urls = {f"{channel}WebhookUrl": f"{subscriber.url}/{channel}" for channel in SCHEMAS}
+        kinds = [kind for kind in SCHEMAS if kind != "human_input"]  # this crew asks nobody
+        urls = {f"{kind}WebhookUrl": f"{subscriber.url}/{kind}" for kind in kinds}
         kickoff_id = server.kickoff(INPUTS, **urls)
         server.wait_for(kickoff_id)
         log = server.events(kickoff_id)
-        subscriber.wait(SCHEMAS, len(log))
+        subscriber.wait(kinds, len(log))
         sent = Counter(event["channel"] for event in log)
-        assert {kind: len(subscriber.told(kind)) for kind in SCHEMAS} == sent
+        assert {kind: len(subscriber.told(kind)) for kind in kinds} == sent
         steps = [event["payload"] for event in log if event["channel"] == "step"]
         assert [line.split()[1:3] for line in subscriber.told("step")] == [
             [step["task_id"], step["step"]["type"]] for step in steps

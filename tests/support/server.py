@@ -139,10 +139,10 @@ class ServerProcess:
     def status(self, kickoff_id: str, *, at: str = "") -> Any:
         return self.ask("GET", f"{at}/status/{kickoff_id}").json
 
-    def wait_for(self, kickoff_id: str, within: float = 60, *, at: str = "") -> Any:
-        """The status of a run once it has ended."""
-        until = time.monotonic() + within
-        while (status := self.status(kickoff_id, at=at))["state"] not in ENDED:
+    def wait_for(self, kickoff_id: str, within: float = 60, *, at: str = "", state: str | None = None) -> Any:
+        """The status of a run once it has ended, or is in that state."""
+        until, wanted = time.monotonic() + within, ENDED if state is None else (state,)
+        while (status := self.status(kickoff_id, at=at))["state"] not in wanted:
             assert time.monotonic() < until, f"still {status}\n{self.text}"
             time.sleep(0.05)
         return status

@@ -12,6 +12,22 @@ HOOK = "http://sub.example/hook"
 KEEP = 30 * DAY
 
 
+def test_what_runs_store_for_themselves_goes_with_their_end(tmp_path):
+    async def story():
+        storage = tmp_path / "storage"
+        async with world(tmp_path / "store", FakeTransport({}, Outcome("ok", 204))) as w:
+            ended, at_work = await w.run(step=HOOK), await w.run(step=HOOK)
+            await w.say(ended, "crew")
+            for name in (ended.id, at_work.id, "01a20bb3-f86a-76d4-9da0-7cc97b4db906"):
+                await asyncio.to_thread((storage / name / "deep").mkdir, parents=True)
+            retention = Retention(w.store, w.clock, 0, tmp_path / "logs", storage)
+            await step(w.clock, retention.remove())
+            return at_work.id
+
+    kept = asyncio.run(story())
+    assert [folder.name for folder in (tmp_path / "storage").iterdir()] == [kept]
+
+
 def logs_of(tmp_path, *run_ids):
     folder = tmp_path / "logs"
     folder.mkdir(exist_ok=True)
@@ -45,7 +61,7 @@ def test_a_run_goes_when_it_is_old_and_delivered(tmp_path):
             await w.until(lambda: len(transport.sent) == 2)
             everyone = (done.id, waits.id, runs_on.id)
             folder = await asyncio.to_thread(logs_of, tmp_path, *everyone)
-            retention = Retention(w.store, w.clock, KEEP, folder)
+            retention = Retention(w.store, w.clock, KEEP, folder, tmp_path / "storage")
 
             async def gone():
                 await step(w.clock, retention.remove())
@@ -71,7 +87,9 @@ def test_with_zero_all_is_kept_and_what_was_deleted_by_hand_goes(tmp_path):
             await w.quiet()
             await w.store.delete_run(deleted.id)
             w.clock.advance(4000 * DAY)
-            await step(w.clock, Retention(w.store, w.clock, 0, tmp_path / "logs").remove())
+            await step(
+                w.clock, Retention(w.store, w.clock, 0, tmp_path / "logs", tmp_path / "storage").remove()
+            )
             assert await w.store.run(kept.id) is not None
             assert await w.store.sweep(1) == 0
 
@@ -85,7 +103,9 @@ def test_log_files_of_runs_that_nobody_knows_go_at_the_start(tmp_path):
             unknown = "01a20bb3-f86a-76d4-9da0-7cc97b4db906"
             folder = await asyncio.to_thread(logs_of, tmp_path, run.id, unknown, "odd")
             await asyncio.to_thread((folder / "other.txt").write_text, "not ours")
-            retaining = asyncio.create_task(Retention(w.store, w.clock, KEEP, folder).run())
+            retaining = asyncio.create_task(
+                Retention(w.store, w.clock, KEEP, folder, tmp_path / "storage").run()
+            )
             while await asyncio.to_thread(left, folder) != {run.id}:
                 await asyncio.sleep(0.005)
             retaining.cancel()
@@ -98,6 +118,9 @@ def test_log_files_of_runs_that_nobody_knows_go_at_the_start(tmp_path):
 def test_without_a_folder_of_logs_there_is_nothing_to_do(tmp_path):
     async def story():
         async with world(tmp_path / "store", FakeTransport()) as w:
-            await step(w.clock, Retention(w.store, w.clock, KEEP, tmp_path / "none").remove_strays())
+            await step(
+                w.clock,
+                Retention(w.store, w.clock, KEEP, tmp_path / "none", tmp_path / "storage").remove_strays(),
+            )
 
     asyncio.run(story())

@@ -20,6 +20,11 @@ MOST_SHOWN = 200_000  # characters of an output
 BY = "the review link"
 
 
+async def page(request: Request) -> Response:
+    """GET and POST are one route, so that `Allow` has both."""
+    return await (take if request.method == "POST" else show)(request)
+
+
 async def show(request: Request) -> Response:
     context = context_of(request)
     review, run = await _find(context, request)

@@ -85,17 +85,19 @@ async def listed(request: Request) -> Response:
             f"state must be all or one of {', '.join(ReviewState)}",
             {"field": "state"},
         )
-    limit = min(number(request, "limit", PAGE), 1000)
+    after, limit = number(request, "after", 0), min(number(request, "limit", PAGE), 1000)
     found = await context.store.reviews(
         None if state == "all" else ReviewState(state),
         request.query_params.get("kickoff_id"),
-        number(request, "after", 0),
-        limit,
+        after,
+        limit + 1,
     )
+    told = found[:limit]
+    last = told[-1][0] if told else after
     return answer(
         {
-            "reviews": [{"id": place, **_told(context, review)} for place, review in found],
-            "next": found[-1][0] if len(found) == limit else None,
+            "reviews": [{"id": place, **_told(context, review)} for place, review in told],
+            "next": last if len(found) > limit else None,
         }
     )
 

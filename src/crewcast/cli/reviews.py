@@ -5,7 +5,7 @@ import getpass
 import json
 import sys
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from crewcast.cli.asking import JSON, Client, client_of
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, login: Callable[[], str] = getpass.getuser) ->
 
 def actor(name: str) -> str:
     """A person's name as a header has it: its characters in UTF-8, on one line."""
-    return one_line(name).encode("utf-8", "replace").decode("latin-1")
+    return one_line(name).encode().decode("latin-1")
 
 
 # --- what waits -------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def _list(client: Client, args: argparse.Namespace) -> None:
         print("there was no review yet" if args.all else "nothing waits for a decision")
         return
     if args.all:
-        rows = [("ASKED AT", "KICKOFF ID", "REVIEW", "TASK", "STATE", "HOW", "BY")]
+        rows: list[Sequence[Any]] = [("ASKED AT", "KICKOFF ID", "REVIEW", "TASK", "STATE", "HOW", "BY")]
         rows += [
             (
                 one["asked_at"],

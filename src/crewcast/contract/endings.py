@@ -29,7 +29,7 @@ def failed(
 def stopped(run: Run, by: str, tasks: Sequence[JSON], meta: JSON | None, now: int) -> tuple[Run, Draft]:
     """The run as somebody stopped it, with what it had finished."""
     error = f"stopped by {by}"
-    run = runs.end(run, RunState.CANCELLED, now, error=error)
+    run = replace(runs.end(run, RunState.CANCELLED, now, error=error), stop=by)
     return run, _draft(run, "error", tasks, meta, now, error=error)
 
 

@@ -88,9 +88,10 @@ def parse_change(request: JSON, check_url: UrlCheck, warnings: list[str]) -> Cha
 def taken_over(lanes: Sequence[Lane], change: Change, run_id: str, seal: Seal) -> list[Lane]:
     """The subscriptions of a run with these lanes, as they are after a change.
 
-    A URL that stays keeps its authentication, unless another is given for it; a new one never gets an old one's.
+    A URL that stays, or comes back, keeps its authentication, unless another is given for it; a new one never gets
+    an old one's. One whose lane was closed stays too: what it is not sent is a dead letter.
     """
-    before = [lane for lane in lanes if not lane.fixed and lane.closed is None and lane.channels]
+    before = [lane for lane in lanes if not lane.fixed]
     after = {lane.url: replace(lane, channels=lane.channels & ~change.moved) for lane in before}
     ordered = all(lane.ordered for lane in before)
     for link, target, channels in change.given.lanes:

@@ -11,6 +11,7 @@ from crewcast.core.backoff import DAY, SECOND
 from crewcast.core.review import Default
 
 MOST = 1 << 53  # what every JSON reader takes as a whole number
+LEAST = 0.001  # seconds
 LONGEST = 366 * DAY
 
 
@@ -79,20 +80,27 @@ def parse_review(value: Any) -> ReviewTerms | None:
         raise invalid("review.pass_feedback", "must be true or false")
     if default is not None and value.get("timeout") is None:
         raise invalid("review.default", "is decided after review.timeout, which is not given")
+    remind_every = _duration("review.remind_every", value.get("remind_every"))
+    if remind_every is not None and remind_every < SECOND:
+        raise invalid("review.remind_every", "must be at least a second")
     return ReviewTerms(
         timeout=_duration("review.timeout", value.get("timeout")),
         default=Default(default or Default.FAIL),
-        remind_every=_duration("review.remind_every", value.get("remind_every")),
+        remind_every=remind_every,
         pass_feedback=True if passed is None else passed,
     )
 
 
 def parse_seconds(name: str, value: Any) -> float | None:
-    """More than 0, at most a year. Raises Problem 422."""
+    """A millisecond to a year. Raises Problem 422."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST / SECOND:
-        raise invalid(name, "must be a number of seconds, more than 0 and at most a year")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not LEAST <= value <= LONGEST / SECOND
+    ):
+        raise invalid(name, f"must be a number of seconds, from {LEAST} to a year")
     return float(value)
 
 
@@ -100,9 +108,11 @@ def parse_whole(name: str, value: Any, low: int, high: int) -> int | None:
     """Raises Problem 422."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    # In JSON 2.0 is a whole number too.
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+    if not whole or not low <= value <= high:
         raise invalid(name, f"must be a whole number from {low} to {high}")
-    return value
+    return int(value)
 
 
 def _count(name: str, value: Any) -> int | None:

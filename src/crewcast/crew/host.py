@@ -46,6 +46,7 @@ class Child:
         self.pid: int | None = None
         self.problem: str | None = None  # why it never started, if it never did
         self._channel = channel
+        self._signal: signal.Signals | None = None  # what it was sent before it was born
         self._exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     async def messages(self) -> AsyncIterator[dict[str, Any]]:
@@ -72,9 +73,16 @@ class Child:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Harmless if the child has ended: its pid is the host's to reap until then."""
-        if self.pid is not None and not self._exited.done():
+        if self.pid is None:
+            self._signal = number
+        elif not self._exited.done():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    def born(self, pid: int) -> None:
+        self.pid = pid
+        if self._signal is not None:
+            self.send_signal(self._signal)
 
     def close(self) -> None:
         """Closes our end; a child that still runs ends itself."""
@@ -212,7 +220,7 @@ class Host:
         if child is None:
             return
         if message["op"] == "forked":
-            child.pid = message["pid"]
+            child.born(message["pid"])
             return
         child.problem = message.get("error")
         child.ended(message.get("status"))

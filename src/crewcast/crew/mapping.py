@@ -33,6 +33,17 @@ class Mapping:
                 self._stepped.add(draft.task_id)
         return drafts
 
+    def paused(self, raw: JSON) -> list[Draft]:
+        """What is told of a task before it waits for a person: the agent's answer as a thought, if it had no step."""
+        if raw["task_id"] in self._stepped or not raw.get("agent"):
+            return []
+        self.stepped(raw["task_id"])
+        return [self._step(raw, "thought", content=raw["output"])]
+
+    def stepped(self, task_id: str) -> None:
+        """Steps of this task were told, perhaps by another process."""
+        self._stepped.add(task_id)
+
     def _drafts(self, raw: JSON) -> list[Draft]:
         match raw["type"]:
             case "llm_call_completed":

@@ -40,8 +40,10 @@ class Recording:
 class Record:
     """One run under the worker's lease. `held` is False once the lease proved to be lost."""
 
-    def __init__(self, shared: Recording, run: Run, kept: Mapping[str, bytes], reviews: int = 0) -> None:
-        """`kept` is the run's journal so far, and `reviews` how many there were."""
+    def __init__(
+        self, shared: Recording, run: Run, kept: Mapping[str, bytes], asked: Review | None = None
+    ) -> None:
+        """`kept` is the run's journal so far, and `asked` its newest review."""
         self.run = run
         self.held = True
         self.paused = False
@@ -51,12 +53,24 @@ class Record:
         self._meta: JSON | None = msgspec.json.decode(run.meta) if run.meta else None
         self._mapping = mapping.Mapping(run.id, self._meta)
         self._finished = journal.finished_tasks(kept)
-        self._reviews = reviews
+        self._kept = set(self._finished)
+        self._reviews = 0
+        if asked is not None:
+            self._reviews = asked.number
+            self._mapping.stepped(asked.task_id)  # its steps were told before it was judged
 
     @property
     def over(self) -> bool:
         """Nothing more is taken from this child: the run has ended, waits for a person, or is not ours."""
         return self.run.state.ended or self.paused or not self.held
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another process may take the run up: every finished task is journalled, so that none is done twice.
+
+        A flow, whose tasks are known when they begin, is taken up as it is.
+        """
+        return self.run.total_tasks is None or self.run.completed_tasks <= len(self._kept)
 
     async def take(self, messages: list[JSON], stopped_by: str | None = None) -> bool:
         """Commits what the child said; False if the run is not ours any more."""
@@ -101,10 +115,14 @@ class Record:
             run, draft = endings.stopped(self.run, by, self._tasks(), self._meta, self._clock.now())
             await self._commit(run, [draft])
 
-    async def requeue(self) -> None:
-        """Gives the run back, to go on from its last finished task in a new child."""
+    async def requeue(self, worked_until: int | None = None) -> None:
+        """Gives the run back, to go on from its last finished task in a new child.
+
+        `worked_until`: when somebody was last known to be at work on it, where that is not now.
+        """
         if not self.over:
-            await self._commit(runs.requeue(self.run, self._clock.now()), [])
+            at = self._clock.now() if worked_until is None else worked_until
+            await self._commit(runs.requeue(self.run, at), [])
             self.held = False
 
     def _journalled(self, message: JSON) -> dict[str, bytes | None]:
@@ -113,6 +131,7 @@ class Record:
         for name, value in entries.items():
             if told := journal.told_of(name, value):
                 self._finished[told["task_id"]] = told
+                self._kept.add(told["task_id"])
         return {
             name: None if value is None else msgspec.json.encode(value) for name, value in entries.items()
         }
@@ -154,6 +173,7 @@ class Record:
             pass_feedback=wanted.pass_feedback,
         )
         told = [
+            *self._mapping.paused({**message, "at": now}),
             webhooks.task_completed(
                 run.id,
                 task_id,

@@ -32,6 +32,7 @@ RENEW_EVERY = 15 * SECOND
 POLL_EVERY = 1 * SECOND
 LAST_WRITES = 5 * SECOND
 STOPPED = "the server ended during the run"
+NOT_KEPT = "what its tasks made could not be kept, so they would be done again"
 PENDING = "pending"  # the journal's entry of a task that waits for a decision
 
 
@@ -141,7 +142,9 @@ class Worker:
             if run.stop is not None:
                 await record.stop(run.stop)
             else:
-                await self._again(record, STOPPED, self._crew_limits(run.crew))
+                # The lease was last prolonged then; what came after was no work.
+                worked_until = max(run.claimed_at or 0, (run.lease_until or 0) - LEASE)
+                await self._again(record, STOPPED, self._crew_limits(run.crew), worked_until)
             if record.run.state.ended:
                 await self._forget_storage(run.id)
 
@@ -258,10 +261,13 @@ class Worker:
                 log.log(level(e), "run %s waits: it cannot be read: %s", run.id, e)
                 await self._clock.wait(asyncio.Event(), POLL_EVERY)
             else:
-                return Record(self._shared, run, kept, 0 if review is None else review.number), kept
+                return Record(self._shared, run, kept, review), kept
 
     async def _supervise(self, record: Record, kept: Mapping[str, bytes]) -> None:
         run = record.run
+        if run.stop is not None:  # it was given back before its worker heard of it
+            await record.stop(run.stop)
+            return
         storage = storage_folder(self._data, run.id)
         await asyncio.to_thread(make_private, storage)
         try:
@@ -286,8 +292,6 @@ class Worker:
         work = self._supervised[run.id] = Supervision(record, child, self._clock, patience, began)
         if self._stopping:
             work.cut()
-        if run.stop is not None:
-            work.stop(run.stop)
         try:
             await self._conclude(record, child, work, await work.run(), limits)
         finally:
@@ -304,10 +308,12 @@ class Worker:
             case Left.OVERDUE:
                 allowed = (run.timeout or limits.timeout or 0) / SECOND
                 await record.fail(f"the run worked longer than it may ({allowed:g} s) and was ended")
-            case Left.CUT:
-                await record.requeue()
             case _ if work.stopped_by is not None:
                 await record.stop(work.stopped_by)
+            case Left.CUT if (record.run.max_attempts or limits.attempts) > 1 and record.can_go_on:
+                await record.requeue()  # however often: to be restarted is no fault of the run
+            case Left.CUT:
+                await self._again(record, STOPPED, limits)
             case _:
                 if left is Left.STALLED:
                     reason = f"the crew said nothing for {(limits.stall or 0) / SECOND:g} s and was ended"
@@ -315,12 +321,16 @@ class Worker:
                     reason = await how_it_ended(child)
                 await self._again(record, reason, limits)
 
-    async def _again(self, record: Record, reason: str, limits: CrewLimits) -> None:
+    async def _again(
+        self, record: Record, reason: str, limits: CrewLimits, worked_until: int | None = None
+    ) -> None:
         """A run that was cut goes on from its last finished task, as often as it may."""
         attempts = record.run.max_attempts or limits.attempts
-        if record.run.attempt < attempts:
+        if not record.can_go_on:
+            await record.fail(f"{reason}; the run cannot go on: {NOT_KEPT}")
+        elif record.run.attempt < attempts:
             log.warning("run %s: %s; it is tried again", record.run.id, reason)
-            await record.requeue()
+            await record.requeue(worked_until)
         else:
             tried = f" (attempt {record.run.attempt} of {attempts})" if attempts > 1 else ""
             await record.fail(reason + tried)

@@ -210,8 +210,10 @@ class Store(ReviewStore, Protocol):
         becomes due; a lane that is `fixed` does not. `lease_token`, `attempt`, `crew`, `inputs`, `stop` and the like are not changed,
         except that the lease of a run that leaves `running` is cleared, and `worked` is then as `run` says.
 
-        `review` is what a run asks that moves to `waiting` with this append: then it is pending. Raises
-        ValueError for one of another run, or not pending, or with another move.
+        `review` is what the run asks, pending from then on: one that moves to `waiting` with this append, or one
+        whose process waits in place and stays `running`. What was asked in place is void once the run leaves
+        `running`. Raises ValueError for a review of another run, or not pending, or with another move, and
+        StoreError for a second one while one is pending.
         """
 
     async def running_runs(self) -> list[Run]:

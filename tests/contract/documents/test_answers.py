@@ -1,6 +1,7 @@
 """What a real server answers in all that can become of a run, against the OpenAPI document."""
 
 import json
+import shutil
 import time
 import urllib.request
 
@@ -54,6 +55,10 @@ def story(tmp_path_factory):
         stopping(story, server, root / "stop")
     with ServerProcess([PROJECTS / "broken", PROJECTS / "odd"], root / "two", "--stub-llm") as server:
         several(story, server)
+    project = shutil.copytree(REPOSITORY / "examples" / "reviews", root / "recall_notice")
+    with ServerProcess(project, root / "three", "--stub-llm", "--stub-delay", "0.3") as server:
+        server.wait_until_ready()
+        reviewing(story, server)
     return story
 
 
@@ -69,7 +74,7 @@ def documents(story, server):
 
 def refusals(story, server):
     """Each route with a token or a name that it does not take, and a run that is not there; each body in all ways."""
-    names = {"kickoff_id": "nope", "seq": 1, "name": CREW}
+    names = {"kickoff_id": "nope", "seq": 1, "name": CREW, "token": "nope"}
     for method, path, status in sorted(Promised(openapi.document()).answers()):
         body = BODIES.get(path, DECISION) if method == "post" else None
         match status:
@@ -82,7 +87,9 @@ def refusals(story, server):
             case 404:
                 story.ask(server, "an unknown run", method, path, body, **names)
                 story.ask(server, "an unknown crew", method, path, body, **names | {"name": "nobody"})
-            case 413:
+            case 413 if not path.endswith(
+                ("/{token}", "/rerun")
+            ):  # what is not there is refused before a body is read
                 # By one byte: who has more to send may find the connection closed, and not read why.
                 story.ask(server, "too large", method, path, b" " * (4 * 1024 * 1024 + 1), **names)
             case 400:
@@ -105,6 +112,15 @@ def refusals(story, server):
     kickoff("meta is too large", {"inputs": {"topic": "x"}, "meta": {"x": "x" * 20000}})
     auth = {"strategy": "bearer", "token": "two\nlines"}
     kickoff("no header", {"inputs": {"topic": "x"}, "webhookAuthentication": auth})
+    for field, value in (
+        ("review", {"timeout": "soon"}),
+        ("limits", {"tokens": 0}),
+        ("timeout", 0),
+        ("priority", 1000),
+    ):
+        kickoff(f"no {field}", {"inputs": {"topic": "x"}, field: value})
+    kickoff("no object", {"inputs": {"topic": "x"}, "humanInputWebhook": "https://hooks.example.com"})
+    story.ask(server, "in which state?", "get", "/api/v1/reviews", query="?state=lost")
     kickoff("the key is too long", {"inputs": {"topic": "x"}}, idempotency_key="k" * 300)
 
 
@@ -196,6 +212,96 @@ def not_delivered(story, server, receiver, done):
     elsewhere = {"url": "http://10.0.0.1/", "authentication": {"strategy": "bearer", "token": "t"}}
     again("not there", {"kickoff_id": done, **elsewhere})
     story.ask(server, "with replays", "get", f"{RUN}/deliveries", kickoff_id=done)
+
+
+def reviewing(story, server):
+    """Runs that wait for a person: decided over the API and by the page, repeated, decided otherwise, stopped."""
+    inputs = {"product": "baby monitor", "fault": "battery"}
+    status, crew_status = "/status/{kickoff_id}", "/crews/{name}/status/{kickoff_id}"
+
+    def waits(**fields):
+        run = server.kickoff(inputs, **fields)
+        until(lambda: server.status(run)["state"] == "PAUSED")
+        return run
+
+    def decide(title, run, path="/resume", *, approve=True, words="good", **fields):
+        body = {"execution_id": run, "task_id": "notice_task", "human_feedback": words, "is_approve": approve}
+        return story.ask(server, title, "post", path, body | fields, name="recall_notice")
+
+    def page(title, method, link, body=None):
+        token = link.rpartition("/")[2]
+        headers = {"authorization": None, "content_type": "application/x-www-form-urlencoded"}
+        return story.ask(server, title, method, "/reviews/{token}", body, headers=headers, token=token).status
+
+    with Receiver() as receiver:
+        auth = {"strategy": "bearer", "token": "t"}
+        first = waits(
+            humanInputWebhook={"url": f"{receiver.url}/human_input", "authentication": auth},
+            review={"timeout": "1h", "default": "reject"}, limits={"tokens": 1 << 40}, priority=1, max_attempts=1,
+            **receiver.urls(),
+        )  # fmt: skip
+        for path in (status, crew_status):
+            story.ask(server, "it waits", "get", path, kickoff_id=first, name="recall_notice")
+        for query in ("", "?state=all&limit=0", f"?kickoff_id={first}&limit=1", "?state=void", "?after=9999"):
+            told = story.ask(server, f"reviews {query}", "get", "/api/v1/reviews", query=query).json
+            assert (told["next"] is None) == ("limit=0" not in query)
+        rerun = f"{RUN}/rerun"
+        story.ask(server, "it waits", "post", rerun, {}, kickoff_id=first)
+        [review] = server.ask("GET", "/api/v1/reviews").json["reviews"]
+        link = review["review_url"]
+        assert page("what waits", "get", link) == 200
+        assert page("nothing chosen", "post", link, b"feedback=good") == 422
+        assert page("too large", "post", link, b" " * (4 * 1024 * 1024 + 1)) == 413
+        assert server.status(first)["state"] == "PAUSED"
+        assert page("approved", "post", link, b"decision=approve&feedback=good") == 200
+        assert page("otherwise", "post", link, b"decision=reject&feedback=shorter") == 409
+        assert page("what was decided", "get", link) == 200
+        assert decide("again, over the API", first).status == 200
+        assert decide("otherwise", first, approve=False).status == 400
+        assert server.wait_for(first)["state"] == "SUCCESS"
+        for event in server.events(first):
+            title = f"event {event['seq']} of a review"
+            story.ask(server, title, "get", f"{RUN}/events/{{seq}}", kickoff_id=first, seq=event["seq"])
+            assert "review_url" not in event["payload"]
+        story.ask(server, "with a review", "get", f"{RUN}/events", kickoff_id=first)
+        story.ask(server, "four channels", "get", f"{RUN}/deliveries", kickoff_id=first)
+        story.ask(server, "decided", "get", "/api/v1/reviews", query="?state=decided")
+
+        for title, body in (
+            ("from its last task", {"from_task": "announcement_task", "inputs": {"product": "lamp"}}),
+            ("no such task", {"from_task": "nope"}),
+            ("too large", b" " * (4 * 1024 * 1024 + 1)),
+            ("no JSON", b"{"),
+        ):
+            again = story.ask(server, title, "post", rerun, body, kickoff_id=first)
+            if again.status == 200:
+                assert server.wait_for(again.json["kickoff_id"])["state"] == "SUCCESS"
+
+        second = waits()
+        rejected = decide(
+            "rejected", second, approve=False, taskWebhookUrl=f"{receiver.url}/task", stepWebhookUrl=None
+        )
+        assert rejected.json["status"] == "retrying"
+        until(lambda: server.status(second).get("awaiting", {}).get("review") == 2)
+        assert decide("of the crew", second, "/crews/{name}/resume", review=2).json["status"] == "resumed"
+        assert decide("no such task", second, task_id="facts_task").status == 400
+        assert server.wait_for(second)["state"] == "SUCCESS"
+
+    for path in ("/stop/{kickoff_id}", "/crews/{name}/stop/{kickoff_id}"):
+        run = waits()
+        for title, found, expected in (
+            ("it waits", run, 200), ("it is stopped", run, 200), ("it has completed", second, 400),
+        ):  # fmt: skip
+            answer = story.ask(server, title, "post", path, kickoff_id=found, name="recall_notice")
+            assert answer.status == expected
+        story.ask(server, "stopped", "get", status, kickoff_id=run)
+        at_work = server.kickoff(inputs)
+        until(lambda run=at_work: server.status(run)["state"] == "STARTED")
+        answer = story.ask(server, "it is at work", "post", path, kickoff_id=at_work, name="recall_notice")
+        assert answer.status == 202
+        story.ask(server, "it stops", "get", status, kickoff_id=at_work)
+        assert server.wait_for(at_work)["state"] == "REVOKED"
+    story.ask(server, "void ones too", "get", "/api/v1/reviews", query="?state=all")
 
 
 def stopping(story, server, stop):

@@ -30,9 +30,14 @@ ROUTES = settings(
 )
 # A 422 for valid JSON: which hosts may be called, and what went before, no schema can say.
 CREW = "odd-jobs"
-NEVER_200 = {"POST /resume", "POST /crews/{name}/resume"}
+# No run waits for a person here; test_answers.py has some that do.
+NEVER_200 = {"POST /resume", "POST /crews/{name}/resume", "GET /reviews/{token}", "POST /reviews/{token}"}
 # Nor has Python a year 0, which RFC 3339 has.
-BEYOND_SCHEMAS = {*kickoffs.URL_FIELDS, "Idempotency-Key", "origin", "url", "since"}
+BEYOND_SCHEMAS = {*kickoffs.URL_FIELDS, "humanInputWebhook.url", "Idempotency-Key", "origin", "url", "since"}
+# Nor what a duration amounts to, and that a default is for a deadline.
+BEYOND_SCHEMAS |= {"review.timeout", "review.remind_every", "review.default"}
+# Nor which tasks a run has finished.
+BEYOND_SCHEMAS |= {"from_task"}
 
 
 class Asked:
@@ -46,19 +51,26 @@ class Asked:
         self._crews = itertools.cycle([None, CREW, CREW, CREW])
         self._keys = itertools.count()
         self._deleted = itertools.cycle([None, runs[-1], "a new one"])
+        self._stopped = itertools.cycle([None, "a new one"])
+        self._again = itertools.cycle([None, runs[0]])
 
-    def run_of(self, method):
-        """What is deleted was queued for that, or may not be deleted."""
-        if method != "DELETE":
+    def run_of(self, case):
+        """What is deleted or stopped was queued for that, or may not be deleted; what is run again has ended."""
+        if case.path.endswith("/rerun"):
+            return next(self._again)
+        if "/stop/" in case.path:
+            run = next(self._stopped)
+        elif case.method == "DELETE":
+            run = next(self._deleted)
+        else:
             return next(self._runs)
-        run = next(self._deleted)
         return self.server.kickoff({}) if run == "a new one" else run
 
     def prepare(self, case):
         """Made-up names are never there, and a key is for one body: some names are real, and all valid keys new."""
         where = case.meta.components.get(ParameterLocation.PATH)
         if where is not None and where.mode.is_positive:
-            real = {"name": next(self._crews), "kickoff_id": self.run_of(case.method)}
+            real = {"name": next(self._crews), "kickoff_id": self.run_of(case)}
             case.path_parameters |= {
                 name: value for name, value in real.items() if value and name in case.path_parameters
             }

@@ -75,6 +75,17 @@ async def test_it_outlives_a_pause_a_loss_and_the_end(store: Store):
     assert await store.journal(run.id) == {}
 
 
+async def test_it_is_swept_in_slices_with_its_run_and_no_other(store: Store):
+    gone, kept = await running(store), await running(store)
+    for run in (gone, kept):
+        ended = runs.end(run, RunState.FAILED, NOW)
+        assert await store.append(ended, [], WORKER, journal=dict.fromkeys("abc", b"x"))
+    assert await store.delete_run(gone.id) is Removal.HIDDEN
+    # 3 entries, the kickoff, the run
+    assert [await store.sweep(2) for _ in range(4)] == [2, 2, 1, 0]
+    assert await store.journal(kept.id) == dict.fromkeys("abc", b"x")
+
+
 async def test_entries_of_one_cycle_are_written_in_the_order_of_the_appends(store: Store):
     one, other = await running(store), await running(store)
     writing = []

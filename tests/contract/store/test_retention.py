@@ -77,6 +77,12 @@ async def unknown(store: Store, run: Run) -> bool:
         [one for one in await store.running_runs() if one.id == run.id],
         [one for one in await claimed(store, now=LONG_AFTER, token="t") if one.run_id == run.id],
         [one for one in await store.claim_runs([run.crew], 99, "t", NOW, LEASE) if one.id == run.id],
+        await store.journal(run.id),
+        await store.review(run.id),
+        await store.reviews(None, run.id),
+        [one for _, one in await store.reviews(None) if one.run_id == run.id],
+        await store.request_stop(run.id, "kim"),
+        [one for one in await store.stops("t") if one == run.id],
     ]
     return not any(found)
 

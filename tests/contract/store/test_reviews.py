@@ -9,8 +9,9 @@ from crewcast.core import review as reviews
 from crewcast.core import run as runs
 from crewcast.core.errors import StoreError
 from crewcast.core.event import Channel
-from crewcast.core.review import Default, ReviewState
-from crewcast.core.run import RunState
+from crewcast.core.lane import Lane
+from crewcast.core.review import Default, Review, ReviewState
+from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import Hint, Removal, Store
 from tests.contract.store.world import (
     ALL,
@@ -62,12 +63,12 @@ async def test_whoever_lost_the_run_asks_nothing(store: Store):
     assert await store.journal(run.id) == {}
 
 
-async def test_only_a_run_that_comes_to_wait_asks_and_only_for_itself(store: Store):
+async def test_a_run_that_is_given_back_or_ends_asks_nothing_nor_does_one_for_another(store: Store):
     run, other = await running(store), await running(store)
     after = runs.pause(run, NOW)
     decided_already = reviews.decide(question(run), APPROVE, NOW)
     for moved, asked in [
-        (run, question(run)),
+        (runs.requeue(run, NOW), question(run)),
         (runs.end(run, RunState.FAILED, NOW), question(run)),
         (after, question(other)),
         (after, decided_already),
@@ -205,6 +206,79 @@ async def test_a_run_asks_as_often_as_it_wants_one_thing_at_a_time(store: Store)
     assert [one for _, one in await store.reviews(None, run.id)] == [*made[:3], asked]
     assert [one for _, one in await store.reviews(ReviewState.DECIDED, run.id)] == made[:3]
     assert (await store.run(run.id) or run).attempt == 1
+
+
+# --- a process that waits in place ----------------------------------------------------------
+
+
+async def in_place(store: Store, **fields) -> tuple[Run, Review]:
+    """A running run that asks, and stays with its process."""
+    run = await running(store, ALL)
+    asked, after = question(run, **fields), replace(run, seq=1)
+    assert await store.append(after, [event(run, 1, Channel.TASK)], WORKER, review=asked)
+    return after, asked
+
+
+async def test_a_run_may_ask_and_stay_at_work(store: Store):
+    run, asked = await in_place(store, expires_at=NOW + 9)
+    assert await store.run(run.id) == run
+    assert [one for _, one in await store.reviews()] == [asked]
+    assert await store.due_reviews(NOW + 9, 9) == [asked]
+    run = await append(store, run, Channel.STEP)
+    assert await store.review(run.id) == asked
+    with pytest.raises(StoreError):
+        await store.append(run, [], WORKER, review=question(run, 2))
+
+
+async def test_a_decision_about_a_run_at_work_changes_its_review_alone(store: Store):
+    run, asked = await in_place(store)
+    moved = await append(store, run, Channel.STEP)  # no obstacle: the process goes on by itself
+    lanes = await store.lanes(run.id)
+    heard = Heard(store)
+    done = reviews.decide(asked, REJECT, NOW)
+    held = await asyncio.gather(
+        store.decide(done, run, run, []), store.decide(reviews.decide(asked, APPROVE, NOW), run, run, [])
+    )
+    assert list(held) == [True, False]
+    assert heard.take() == [(Hint.EVENTS, run.id)]
+    assert await store.run(run.id) == moved
+    assert await store.review(run.id) == done
+    assert await store.lanes(run.id) == lanes
+    asked = question(run, 2)
+    assert await store.append(moved, [], WORKER, review=asked)
+    urls: list[Lane] | None
+    for after, events, urls in [
+        (runs.end(moved, RunState.FAILED, NOW), [], None),
+        (moved, [event(run, 3)], None),
+        (moved, [], []),
+    ]:
+        with pytest.raises(ValueError, match="nothing but its review"):
+            await store.decide(reviews.decide(asked, APPROVE, NOW), moved, after, events, urls)
+    assert await store.review(run.id) == asked
+
+
+@pytest.mark.parametrize(
+    "move", [runs.requeue, runs.pause, lambda run, now: runs.end(run, RunState.FAILED, now)]
+)
+async def test_what_was_asked_in_place_is_void_once_the_run_is_not_at_work(store: Store, move):
+    run, asked = await in_place(store, expires_at=NOW + 9)
+    beside, other = await in_place(store)
+    after = move(run, NOW + 5)
+    assert await store.append(after, [], WORKER)
+    void = await store.review(run.id)
+    assert void is not None
+    assert (void.state, void.decided_at) == (ReviewState.VOID, after.finished_at)
+    assert not await store.decide(reviews.decide(asked, APPROVE, NOW), run, run, [])
+    assert await store.next_review_due() is None
+    assert [one for _, one in await store.reviews()] == [other]
+    assert await store.run(beside.id) == beside
+
+
+async def test_a_run_at_work_is_not_reminded_of_by_others(store: Store):
+    """Its log belongs to its worker."""
+    run, asked = await in_place(store, remind_every=5)
+    assert not await store.remind(reviews.remind(asked, NOW + 5), run, replace(run, seq=2), [event(run, 2)])
+    assert await store.review(run.id) == asked
 
 
 # --- lists ----------------------------------------------------------------------------------

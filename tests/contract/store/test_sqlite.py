@@ -29,13 +29,19 @@ from tests.contract.store.world import (
     WORKER,
     append,
     claimed,
+    decided,
     event,
+    goes_on,
+    lane,
     new_run,
+    paused,
     running,
+    sent,
     settlement,
 )
 
 FILE = connection.FILE
+A, B = "https://a.example/hook", "https://b.example/hook"
 
 
 def holder(folder: Path) -> subprocess.Popen[str]:
@@ -94,6 +100,30 @@ async def test_closing_leaves_one_file_and_everything_in_it(folder: Path):
     store = await SQLiteStore.open(folder)
     assert await store.run(run.id) == run
     assert await store.events(run.id) == [event(run, 1)]
+    await store.close()
+
+
+async def test_a_waiting_run_and_who_hears_it_are_there_after_a_restart(folder: Path):
+    store = await SQLiteStore.open(folder)
+    run = await append(store, await running(store, ALL, url=A), Channel.STEP)
+    run, asked = await paused(store, run, expires_at=NOW + 9, remind_every=2)
+    run = await goes_on(store, await decided(store, run, asked, subscriptions=[lane(run, 1, ALL, B)]))
+    assert await store.append(run, [], WORKER, journal={"run": b"1"})
+    run, asked = await paused(store, await append(store, run, Channel.STEP), 2, expires_at=NOW + 9)
+    await store.close()
+
+    store = await SQLiteStore.open(folder)
+    assert await store.run(run.id) == run
+    assert await store.due_reviews(NOW + 9, 9) == [asked]
+    assert await store.journal(run.id) == {"run": b"1"}
+    run = await goes_on(store, await decided(store, run, asked, subscriptions=[lane(run, 1, ALL, A)]))
+    run = await append(store, run, Channel.STEP)
+    await store.close()
+
+    store = await SQLiteStore.open(folder)
+    run = await append(store, run, Channel.STEP)
+    numbers = [await sent(store, one) for one in await claimed(store)]
+    assert numbers == [[(1, 1), (2, 2), (3, 5), (4, 6)], [(1, 3), (2, 4)]]
     await store.close()
 
 
@@ -560,6 +590,15 @@ async def test_old_idempotency_keys_are_removed_a_few_at_a_time(store: SQLiteSto
         "UPDATE lane SET cursor = tail + 1",
         "UPDATE lane SET lease_until = NULL",
         "UPDATE lane SET lease_token = NULL, lease_until = NULL, due_at = NULL",
+        "UPDATE run SET continues = 1",
+        "UPDATE run SET state = 'waiting', lease_token = NULL, lease_until = NULL",
+        "UPDATE review SET state = 'lost'",
+        "UPDATE review SET state = 'decided'",
+        "UPDATE review SET state = 'void'",
+        "UPDATE review SET decision = 'approve'",
+        "UPDATE review SET due_at = NULL, state = 'decided', decision = 'maybe', decided_at = 1",
+        "INSERT INTO review (run, number, task_id, place, uuid, agent, output, asked_at, reminders, state, feedback, pass_feedback) SELECT run, 2, '', 1, '', '', '', 1, 0, 'pending', '', 1 FROM review",
+        "INSERT INTO subscription (run, lane, first, last, channels) VALUES (1, 1, 3, 2, 1)",
         "INSERT INTO event (run, seq, channel, type, at, run_attempt, body) SELECT run, seq, 1, '', 0, 1, x'' FROM event",
         "INSERT INTO event (run, seq, channel, type, at, run_attempt, body) SELECT key, 0, 1, '', 0, 1, x'' FROM run",
     ],
@@ -568,6 +607,7 @@ async def test_the_schema_repeats_the_invariants(store: SQLiteStore, sql: str):
     run = await append(store, await running(store, ALL), Channel.STEP, Channel.STEP)
     (mine,) = await claimed(store)
     assert await store.settle(settlement(mine, event(run, 1)))
+    await paused(store, await running(store), expires_at=NOW + 9)
     with pytest.raises(sqlite3.IntegrityError):
         store._writes.connection.execute(sql)
 

@@ -8,26 +8,34 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from crewcast.core import review as reviews
+from crewcast.core import run as runs
 from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Lane
-from crewcast.core.run import Run
+from crewcast.core.run import Run, RunState
 from crewcast.store.sqlite import SQLiteStore
 from crewcast.store.sqlite.session import load_queries
 from tests.contract.store.world import (
     ALL,
+    APPROVE,
     BUSY,
+    DAY,
     DISPATCHER,
     LEASE,
     NOW,
     SECOND,
     WORKER,
     append,
+    decided,
     delivered,
     event,
+    goes_on,
     lane,
     new_run,
     one_lane,
+    question,
     settlement,
+    waiting,
 )
 
 # For people who ask, and for a node that starts: as much work as there is to tell.
@@ -45,7 +53,6 @@ TELLS_ALL = {
 # is a result.
 HEADS = {
     "queues",
-    "running_of_token",
     "stops",
     "running_runs",
     "hidden_run",
@@ -125,11 +132,12 @@ async def crowd(store: SQLiteStore, runs: int) -> None:
         await append(store, run, *[Channel.STEP] * 3)
 
 
-async def costs(folder: Path, runs: int) -> dict[str, int]:
+async def costs(folder: Path, crowded: int) -> dict[str, int]:
     """What each verb of the steady state costs beside so many waiting runs."""
     store = await SQLiteStore.open(folder)
     await asyncio.gather(*(store.run("") for _ in range(9)))  # both readers are there
-    await crowd(store, runs)
+    await crowd(store, crowded)
+    await crowd_of_people(store, crowded)
     found: dict[str, int] = {}
     steps = Steps(store)
 
@@ -174,9 +182,63 @@ async def costs(folder: Path, runs: int) -> dict[str, int]:
     stopped = replace(idle, state="waiting", seq=idle.seq + 1)  # type: ignore[arg-type]
     assert await store.append(stopped, [Event(idle.id, stopped.seq, ALL, "x", b"", NOW)], WORKER)
     await count("delete_run", lambda: store.delete_run(idle.id))
+    await count_reviews(store, count)
     await count("sweep", lambda: store.sweep(3))
     await store.close()
     return found
+
+
+async def crowd_of_people(store: SQLiteStore, runs: int) -> None:
+    """So many runs that wait for a person, have ended after one was asked, and are queued: 4 crews, 4 tokens,
+    none of which is served or may have more at work.
+    """
+    for n in range(runs):
+        await waiting(store, expires_at=NOW + DAY, remind_every=DAY)
+        await goes_on(store, await decided(store, *(await waiting(store, expires_at=NOW + DAY))))
+        for crew, token in (("served", f"full-{n % 4}"), (f"crew-{n % 4}", "free")):
+            await store.create_run(replace(new_run(crew), token=token), [], None, NOW)
+
+
+async def count_reviews(store: SQLiteStore, count: Callable) -> None:
+    """Of a run that asks, is decided and goes on, beside the crowd."""
+    for n in range(4):
+        await store.create_run(replace(new_run("first"), token=f"full-{n}"), [], None, NOW)
+        assert await store.claim_runs(["first"], 1, WORKER, NOW, LEASE)
+    first = replace(new_run("one"), token="free")
+    await store.create_run(first, [lane(first)], None, NOW)
+
+    async def claim(*crews: str, limit: int = 9) -> list[Run]:
+        return await store.claim_runs(crews, limit, WORKER, NOW, LEASE, per_crew={"crew-0": 0}, per_token=1)
+
+    await count("claim_runs", lambda: claim("one", "served", "crew-0"))
+    await count("claim_runs for nothing", lambda: claim("one", "served", "crew-0"))
+    run = await store.run(first.id)
+    assert run is not None
+    asked = question(run, expires_at=NOW + SECOND, remind_every=SECOND // 2)
+    wait = replace(runs.pause(run, NOW), seq=1)
+    told = [event(run, 1)]
+    await count("pause", lambda: store.append(wait, told, WORKER, {"pending": b"x"}, asked))
+    await count("next_review_due", store.next_review_due)
+    await count("due_reviews", lambda: store.due_reviews(NOW + SECOND, 9))
+    await count("review", lambda: store.review(run.id))
+    await count("reviews", lambda: store.reviews(limit=9))
+    await count("journal", lambda: store.journal(run.id))
+    reminded = reviews.remind(asked, NOW + SECOND // 2)
+    await count("remind", lambda: store.remind(reminded, wait, replace(wait, seq=2), [event(run, 2)]))
+    wait = replace(wait, seq=2)
+    done = reviews.decide(reminded, APPROVE, NOW)
+    urls = [lane(run, 1, ALL, "https://c.example/hook")]
+    after = replace(runs.resume(wait), seq=3)
+    await count("decide", lambda: store.decide(done, wait, after, [event(run, 3)], urls))
+    (mine,) = [one for one in await store.lanes(run.id) if one.ranged and one.channels]
+    await count("lane_events of a new subscription", lambda: store.lane_events(mine, 64))
+    (run,) = await store.claim_runs(["one"], 9, WORKER, NOW, LEASE)
+    await count("request_stop", lambda: store.request_stop(run.id, "kim"))
+    await count("stops", lambda: store.stops(WORKER))
+    queued_run = new_run("one")
+    await store.create_run(queued_run, [lane(queued_run)], None, NOW)
+    stopped = runs.end(queued_run, RunState.CANCELLED, NOW)
+    await count("conclude", lambda: store.conclude(queued_run, stopped, []))
 
 
 @pytest.mark.timeout(240)

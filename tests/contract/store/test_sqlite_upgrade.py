@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from crewcast.core import run as runs
 from crewcast.core.errors import StoreUnusable
 from crewcast.core.event import Channel
-from crewcast.core.lane import Verdict
+from crewcast.core.lane import Lane, Verdict
 from crewcast.core.run import RunState
 from crewcast.store.protocol import Created, IdempotencyKey, Removal
 from crewcast.store.sqlite import SQLiteStore, connection
@@ -18,11 +19,14 @@ from tests.contract.store.world import (
     LEASE,
     NOW,
     SECOND,
+    WORKER,
     append,
     claimed,
+    decided,
     delivered,
     event,
     new_run,
+    paused,
     sent,
     settlement,
 )
@@ -168,28 +172,71 @@ async def test_its_runs_expire_and_go(old: Path):
     await store.close()
 
 
-async def test_a_replay_that_schema_3_began_sends_what_it_was_to_send(folder: Path):
-    """It was asked for without a moment: all of its dead letters."""
+def at_schema(folder: Path, number: int, rows: str) -> None:
+    """A data folder as that schema left it: the rows of schema 1, and these."""
     connection.open_folder(folder).release()
     file = folder / connection.FILE
     db = connection.connect_writer(file)
     known = connection.load_migrations()
     connection.migrate(db, file, known[:1])
     db.executescript(ROWS)
-    connection.migrate(db, file, known[:3])
-    assert db.execute("PRAGMA user_version").fetchone() == (3,)
-    db.executescript(f"""
+    connection.migrate(db, file, known[:number])
+    assert db.execute("PRAGMA user_version").fetchone() == (number,)
+    db.executescript(rows)
+    db.close()
+
+
+# A run that was hidden and half swept: its kickoff is gone, its own row is not.
+HALF_SWEPT = f"""
+INSERT INTO run (key, id, crew, state, created_at, started_at, finished_at, attempt, seq, completed_tasks, hidden)
+VALUES (5, '01977420-dc00-7000-8000-000000000005', 'crew', 'failed', {NOW}, NULL, {NOW}, 0, 0, 0, 1);
+"""
+
+
+async def test_a_replay_that_schema_3_began_sends_what_it_was_to_send(folder: Path):
+    """It was asked for without a moment: all of its dead letters."""
+    at_schema(
+        folder,
+        3,
+        f"""
         INSERT INTO lane (run, number, url, origin, channels, cursor, tail, settled, tries, due_at, replay_of,
                           dead_only, total, asked_at, born) VALUES
             (1, 3, 'https://b.example/hook', 'https://b.example', 2, 1, 3, 0, 0, {NOW}, 2, 1, 2, {NOW}, 7);
-    """)
-    db.close()
+        """,
+    )
     store = await SQLiteStore.open(folder)
     (replay,) = await claimed(store)
     assert (replay.number, replay.dead_only) == (3, True)
     assert await sent(store, replay) == [(1, 2), (2, 3)]
     await delivered(store, replay, 2, 3)
     assert [(one.lane, one.seq) for one in await store.undelivered()] == [(1, 2)]
+    await store.close()
+
+
+async def test_runs_of_schema_4_wait_are_stopped_and_go_on(folder: Path):
+    at_schema(folder, 4, HALF_SWEPT)
+    store = await SQLiteStore.open(folder)
+    ended, at_work, queued = [await store.run(run_id) for run_id in (ENDED, AT_WORK, QUEUED)]
+    assert ended is not None
+    assert at_work is not None
+    assert queued is not None
+    assert [runs.work(run, NOW + 99) for run in (ended, at_work, queued)] == [9, 99, 0]
+    assert (at_work.claimed_at, at_work.continues, at_work.stop, at_work.priority) == (NOW, False, None, 0)
+    assert (queued.max_attempts, queued.timeout, queued.token) == (None, None, "token-1")
+    assert await store.reviews(None) == []
+    assert await store.journal(AT_WORK) == {}
+    assert await store.sweep(9) == 1
+
+    assert await store.claim_runs(["crew"], 9, WORKER, NOW, LEASE, per_token=1) == []
+    (claimed_run,) = await store.claim_runs(["crew"], 9, WORKER, NOW, LEASE, per_token=2)
+    assert claimed_run == runs.claim(queued, WORKER, NOW, LEASE)
+    assert (await store.request_stop(QUEUED, "kim") or queued).stop == "kim"
+    run, asked = await paused(store, at_work)
+    new = Lane(AT_WORK, 1, "https://c.example/hook", "https://c.example", Channel.STEP)
+    run = await decided(store, run, asked, Channel.STEP, subscriptions=[new])
+    lanes = await store.lanes(AT_WORK)
+    assert [await sent(store, one) for one in lanes] == [[(2, 3)], [], [(1, 5)]]
+    assert [one.channels for one in lanes] == [Channel(0), Channel(0), Channel.STEP]
     await store.close()
 
 

@@ -78,9 +78,9 @@ class AtATerminal(SyncHumanInputProvider):
         ANSWERS.write_text(json.dumps(rest))
         return first
 
-    @classmethod
-    async def _prompt_input_async(cls, crew):
-        return cls._prompt_input(crew)
+    @staticmethod
+    async def _prompt_input_async(crew):
+        return AtATerminal._prompt_input(crew)
 
 
 def ready(crew):

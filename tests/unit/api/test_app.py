@@ -12,9 +12,13 @@ from crewcast.clock import RealClock
 from crewcast.contract import openapi
 from crewcast.core.errors import StoreError
 from crewcast.core.keyring import KeyRing
+from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import new_run
 from tests.support.documents import Promised
 from tests.support.server import Answer
+
+RUN = "01a20bb3-f86a-76d4-9da0-7cc97b4db906"
+LINKS = ReviewLinks(bytes(32), "https://crews.example.com")
 
 
 class BrokenStore:
@@ -52,6 +56,8 @@ def application(store, log_file=None):
             log_file=lambda _: log_file,
             keys=KeyRing(bytes(32)),
             seal=lambda *_: b"",
+            links=LINKS,
+            reseal=lambda lane, run_id: None,
         )
     )
 
@@ -96,7 +102,7 @@ def test_a_store_that_cannot_work_is_503_and_to_be_asked_again(method, path):
     answer = ask(
         application(BrokenStore(StoreError("the disk is full"))),
         method,
-        path.format(kickoff_id="k", seq=1, name="odd"),
+        path.format(kickoff_id="k", seq=1, name="odd", token=LINKS.token(RUN, 1)),
     )
     assert (answer.status, answer.json["message"]) == (503, "Nothing was stored: the disk is full")
     assert Promised(openapi.document()).faults(method, path, answer) == []
@@ -107,7 +113,7 @@ def test_a_defect_is_500_and_says_nothing_of_itself(method, path):
     answer = ask(
         application(BrokenStore(RuntimeError("secret"))),
         method,
-        path.format(kickoff_id="k", seq=1, name="odd"),
+        path.format(kickoff_id="k", seq=1, name="odd", token=LINKS.token(RUN, 1)),
     )
     assert answer.status == 500
     assert b"secret" not in answer.body

@@ -59,3 +59,40 @@ def test_a_wait_is_one_line_on_a_terminal_and_one_now_and_then_in_a_file():
     assert said == ["", " (5 s)", " (10 s)"]
     shown = lines(*waits[:3], {"state": "STARTED", "progress": {}}, rewrites=True)
     assert [line.startswith("\x1b[1A\x1b[2K") for line in shown] == [False, True, True, True]
+
+
+def test_a_pause_tells_how_to_decide_whole_and_what_comes_after_it():
+    def state(name, **more):
+        return {"state": name, "kickoff_id": "01a20fc6-3137-7482-ad37-728361cda643", "progress": {}} | more
+
+    asked = {"task_id": "notice", "task_output": "o", "expires_at": "2026-02-01T13:00:00.000000Z"}
+    found = lines(
+        state("STARTED"),
+        event("human_input", asked) | {"type": "human_input.requested"},
+        state("PAUSED"),
+        event("human_input", asked) | {"type": "human_input.reminder"},
+        state("PAUSED"),
+        state("PENDING", crew_state="ready"),
+        state("STARTED"),
+        width=70,
+    )
+    assert [line[10:] if line[0:9].strip() else line.strip() for line in found] == [
+        "run       started",
+        "ask    4  notice             a person is asked until 2026-0…",
+        "run       waits for a person; in another terminal:",
+        "crewcast approve 01a20fc6-3137-7482-ad37-728361cda643",
+        "crewcast reject 01a20fc6-3137-7482-ad37-728361cda643 --feedback 'what to change'",
+        "ask    4  notice             reminder: a decision is awaite…",
+        "run       decided",
+        "run       goes on",
+    ]
+
+
+def test_a_stop_is_told_when_it_is_asked_for_and_when_it_is_done():
+    found = lines(
+        {"state": "STARTED", "progress": {}, "stopping": True}, {"state": "REVOKED", "progress": {}}
+    )
+    assert [line.split("run", 1)[1].strip() for line in found] == [
+        "is to stop; it ends at the crew's next step",
+        "stopped",
+    ]

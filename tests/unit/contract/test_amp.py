@@ -11,6 +11,7 @@ from crewcast.contract import amp
 from crewcast.contract import kickoff as kickoffs
 from crewcast.contract.kickoff import CrewInputs, parse_kickoff
 from crewcast.contract.problem import Problem
+from crewcast.contract.terms import Terms
 from crewcast.core import run as runs
 from crewcast.core.event import Channel, Event
 from crewcast.core.run import RunState
@@ -144,7 +145,7 @@ def test_unknown_fields_come_back_as_warnings():
 @pytest.mark.parametrize("name", kickoffs.KEPT_FIELDS)
 def test_what_is_not_served_yet_is_kept_and_said(name):
     found = parse({"inputs": INPUTS, name: {"url": "https://a.example"}})
-    assert found.options == {name: {"url": "https://a.example"}}
+    assert found.terms == Terms(**{name: {"url": "https://a.example"}})
     assert found.warnings == [f"{name!r} was stored and is not served yet"]
 
 
@@ -242,14 +243,13 @@ def test_inside_the_inputs_it_would_be_stored_and_reach_prompts():
     assert problem.body["details"] == {"misplaced": ["webhookAuthentication"]}
 
 
-@pytest.mark.parametrize("name", ["humanInputWebhook", "webhooks"])
 @pytest.mark.parametrize("listed", [False, True])
-def test_what_is_kept_for_later_is_kept_without_its_authentication(name, listed):
+def test_what_is_kept_for_later_is_kept_without_its_authentication(listed):
     webhook = {"url": "https://a.example", "authentication": BEARER}
-    found = parse({"inputs": INPUTS, name: [webhook, 7] if listed else webhook})
+    found = parse({"inputs": INPUTS, "webhooks": [webhook, 7] if listed else webhook})
     kept = {"url": "https://a.example"}
-    assert found.options == {name: [kept, 7] if listed else kept}
-    assert found.warnings == [f"{name!r} was stored without its authentication and is not served yet"]
+    assert found.terms == Terms(webhooks=[kept, 7] if listed else kept)
+    assert found.warnings == ["'webhooks' was stored without its authentication and is not served yet"]
 
 
 # --- meta -------------------------------------------------------------------------------------

@@ -52,7 +52,11 @@ def test_the_given_document_is_contained(part, published):
 
 def test_channels_and_payload_schemas_are_not_even_added_to(published):
     given = yaml.safe_load(GIVEN.read_text())
-    assert published["channels"] == given["channels"]
+    added = {
+        name: published["channels"][name] for name in set(published["channels"]) - set(given["channels"])
+    }
+    assert published["channels"] == given["channels"] | added
+    assert set(added) == {"humanInputEvents"}
     for name, schema in given["components"]["schemas"].items():
         assert published["components"]["schemas"][name] == schema
 
@@ -66,7 +70,12 @@ def test_nothing_is_lost_on_the_way_to_the_text(published):
     assert published == asyncapi.document()
 
 
-MESSAGES = {"TaskCompleted": Channel.TASK, "StepEvent": Channel.STEP, "CrewCompleted": Channel.CREW}
+MESSAGES = {
+    "TaskCompleted": Channel.TASK,
+    "StepEvent": Channel.STEP,
+    "CrewCompleted": Channel.CREW,
+    "HumanInput": Channel.HUMAN_INPUT,
+}
 
 
 def test_every_message_has_the_delivery_headers(published):
@@ -96,6 +105,8 @@ DRAFTS = {
     "step": webhooks.step("k", "t", "thought", 0),
     "crew.completed": webhooks.crew_completed("k", "completed", 0),
     "crew.error": webhooks.crew_completed("k", "error", 0),
+    "human_input.requested": webhooks.human_input("k", "t", "requested", 0, output="o"),
+    "human_input.reminder": webhooks.human_input("k", "t", "reminder", 0, output="o"),
 }
 
 
@@ -141,7 +152,7 @@ def test_the_examples_are_valid_and_signed(published):
     [secret] = re.findall(
         r"whsec_[\w+/=]+", published["components"]["securitySchemes"]["standardWebhooks"]["description"]
     )
-    assert len(examples(published)) == 6
+    assert len(examples(published)) == 9
     for name, example in examples(published):
         payload, headers = example["payload"], example["headers"]
         assert problems(published, payload, "components", "messages", name, "payload") == []
@@ -160,7 +171,9 @@ def test_the_headers_of_the_examples_tell_one_story(published):
         assert headers["crewcast-kickoff-id"] == payload["kickoff_id"]
         assert headers["webhook-id"] == f"evt_{run}_{seq}"
         assert headers["traceparent"] == f"00-{run}-{seq:08x}{attempt:08x}-01"
-        assert headers["crewcast-event"].endswith(payload.get("status", "step"))
+        asked = headers["crewcast-event"].startswith("human_input.")
+        assert asked == ("task_output" in payload)
+        assert asked or headers["crewcast-event"].endswith(payload.get("status", "step"))
 
 
 @pytest.mark.parametrize("rotations", [[], [Rotation(1, "", 1, 1 << 61)]])

@@ -19,6 +19,7 @@ SCHEMAS = {
     Channel.TASK: "TaskCompletedPayload",
     Channel.STEP: "StepEventPayload",
     Channel.CREW: "CrewCompletedPayload",
+    Channel.HUMAN_INPUT: "HumanInputPayload",
 }
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
@@ -80,6 +81,34 @@ def test_crew_payloads_validate(status, output, error, seconds, meta):
     )
     payload = validate(draft)
     assert payload["result"]["tasks"] == tasks
+
+
+@given(
+    texts,
+    st.sampled_from(["requested", "reminder"]),
+    texts,
+    maybe_texts,
+    st.none() | st.integers(0, NOW),
+    st.none() | objects,
+)
+def test_questions_to_a_person_validate(task_id, kind, output, agent, expires_at, meta):
+    draft = webhooks.human_input(
+        KICKOFF,
+        task_id,
+        kind,
+        NOW,
+        output=output,
+        agent=agent,
+        review_url="https://crews.example.com/reviews/x",
+        expires_at=expires_at,
+        meta=meta,
+    )
+    payload = validate(draft)
+    assert draft.type == f"human_input.{kind}"
+    assert (payload["kickoff_id"], payload["execution_id"]) == (KICKOFF, KICKOFF)
+    assert ("expires_at" in payload) == (expires_at is not None)
+    shown = json.loads(webhooks.without_link(webhooks.encode(draft, KICKOFF, 7, 1, 1 << 20).body))
+    assert shown == {name: value for name, value in payload.items() if name != "review_url"}
 
 
 @given(

@@ -1,5 +1,8 @@
 """Any story of a run: claimed, paused, decided, stopped, given back, ended, in any order that the table has."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -13,9 +16,10 @@ from crewcast.core.run import ENDED, RunState
 
 NOW = 1_750_000_000_000_000
 LEASE = 60_000_000
+Rule = Callable[[Any], None]
 
 
-def state_is(*states: RunState):
+def state_is(*states: RunState) -> Callable[[Rule], Rule]:
     return precondition(lambda story: story.run.state in states)
 
 

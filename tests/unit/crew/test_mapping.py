@@ -179,3 +179,29 @@ def test_a_react_step_whose_tool_never_ran_is_told_whole():
         ("tool_result", "not again"),
         ("observation", "not again"),
     ]
+
+
+def test_a_task_that_waits_for_a_person_has_its_step_before_that_and_none_for_the_approval():
+    mapping = Mapping(KICKOFF)
+    asked = {"op": "paused", "at": AT, "task_id": "research", "agent": "Researcher", "output": "the answer"}
+    [step] = [draft.payload["step"] for draft in mapping.paused(asked)]
+    assert step == {"type": "thought", "content": "the answer"}
+    assert mapping.paused(asked) == []
+    assert steps(mapping, raw("task_completed", output="the answer")) == []
+
+
+def test_a_thought_is_told_once_though_another_process_tells_the_rest():
+    before, after = Mapping(KICKOFF), Mapping(KICKOFF)
+    assert len(steps(before, raw("llm_call_completed", response="the answer", call_type="llm_call"))) == 1
+    asked = {"op": "paused", "at": AT, "task_id": "research", "agent": "Researcher", "output": "the answer"}
+    assert before.paused(asked) == []
+    after.stepped("research")
+    assert steps(after, raw("task_completed", output="the answer")) == []
+    assert len(steps(after, raw("task_completed", task_id="letter", output="x"))) == 1
+
+
+def test_a_method_that_waits_for_a_person_thinks_nothing():
+    assert (
+        Mapping(KICKOFF).paused({"op": "paused", "at": AT, "task_id": "decide", "agent": "", "output": "x"})
+        == []
+    )

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from crewcast.contract import webhooks as wire
 from crewcast.contract.asyncapi import payload_schema
-from crewcast.webhooks import CrewEvent, CrewResult, Step, StepEvent, TaskEvent, TaskResult, UnknownEvent
+from crewcast.webhooks import (
+    CrewEvent,
+    CrewResult,
+    HumanInputEvent,
+    Step,
+    StepEvent,
+    TaskEvent,
+    TaskResult,
+    UnknownEvent,
+)
 from crewcast.webhooks.events import event_of
 
 RUN = "01a20bb3-f86a-76d4-9da0-7cc97b4db906"
@@ -33,6 +42,7 @@ def fields(kind) -> set[str]:
         (Step, payload_schema("StepEventPayload")["properties"]["step"]),
         (TaskEvent, payload_schema("TaskCompletedPayload")),
         (CrewEvent, payload_schema("CrewCompletedPayload")),
+        (HumanInputEvent, payload_schema("HumanInputPayload")),
         (CrewResult, payload_schema("CrewCompletedPayload")["properties"]["result"]),
         (
             TaskResult,
@@ -75,6 +85,26 @@ def test_a_whole_crew():
     assert event_of(sent(failed)) == CrewEvent(RUN, "error", error="it broke")
 
 
+def test_a_task_that_waits_for_a_person_and_what_the_person_is_asked():
+    paused = wire.task_completed(RUN, "t", "awaiting_human_feedback", AT, output="o")
+    assert event_of(sent(paused)) == TaskEvent(RUN, "t", "awaiting_human_feedback", output="o")
+    asked = wire.human_input(
+        RUN,
+        "t",
+        "reminder",
+        AT,
+        output="o",
+        agent="a",
+        review_url="https://x/r",
+        expires_at=AT,
+        meta={"k": 1},
+    )
+    until = datetime(2025, 6, 15, 15, 6, 40, 123456, UTC)
+    assert event_of(sent(asked)) == HumanInputEvent(RUN, RUN, "t", "o", "a", "https://x/r", until, {"k": 1})
+    bare = wire.human_input(RUN, "t", "requested", AT, output="")
+    assert event_of(sent(bare)) == HumanInputEvent(RUN, RUN, "t", "")
+
+
 def test_what_is_not_required_may_be_absent():
     assert event_of({"kickoff_id": "k", "step": {}}) == StepEvent("k", Step())
     assert event_of({"kickoff_id": "k", "task_id": "t", "status": "error"}) == TaskEvent("k", "t", "error")
@@ -90,7 +120,9 @@ def test_fields_that_come_later_are_left_to_the_payload():
     "payload",
     [
         {},
-        {"execution_id": "k", "task_id": "t", "task_output": "what a pause will tell"},
+        {"task_id": "t", "task_output": "of no run"},
+        {"execution_id": "k", "task_id": "t", "task_output": None},
+        {"execution_id": "k", "task_id": "t", "task_output": "o", "expires_at": "soon"},
         {"step": "x"},
         {"step": {"input": "x"}},
         {"step": {}, "timestamp": "soon"},
@@ -106,7 +138,20 @@ def test_what_is_none_of_these_is_said_to_be_unknown(payload):
 
 
 NAMES = st.sampled_from(
-    ["step", "task_id", "status", "result", "tasks", "timestamp", "input", "execution_time", "meta"]
+    [
+        "step",
+        "task_id",
+        "status",
+        "task_output",
+        "execution_id",
+        "expires_at",
+        "result",
+        "tasks",
+        "timestamp",
+        "input",
+        "execution_time",
+        "meta",
+    ]
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=10),

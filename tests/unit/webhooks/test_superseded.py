@@ -58,6 +58,34 @@ def test_a_try_that_came_to_an_end_is_not_abandoned(superseded, status):
     assert superseded.see(step("a2", "a", 2)) == {}
 
 
+def test_a_review_begins_no_new_attempt_so_nothing_before_it_is_superseded(superseded):
+    story = [
+        step("a1", "a", 1, seq=1),
+        task("a", 1, "awaiting_human_feedback", seq=2),
+        step("a2", "a", 1, seq=4),  # rejected, and done again
+        task("a", 1, "awaiting_human_feedback", seq=5),
+        task("a", 1, seq=7),  # approved
+        crew(1),
+    ]
+    for one in story:
+        assert superseded.see(one) == {}
+
+
+def test_what_was_redone_after_a_review_and_cut_is_superseded_and_what_was_judged_is_not():
+    story = [
+        step("a1", "a", 1, seq=1),
+        task("a", 1, "awaiting_human_feedback", seq=2),
+        step("a2", "a", 1, seq=4),
+        step("a3", "a", 2, seq=5),
+        task("a", 2, "awaiting_human_feedback", seq=6),
+    ]
+    for order in itertools.permutations(story):
+        with contextlib.closing(Superseded()) as superseded:
+            for one in order:
+                superseded.see(one)
+            assert superseded.of("k") == {"a2"}
+
+
 def test_a_task_that_ends_in_a_later_try_leaves_the_older_one_abandoned(superseded):
     for one in (step("a1", "a", 1), step("a2", "a", 2), task("a", 2)):
         superseded.see(one)

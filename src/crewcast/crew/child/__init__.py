@@ -12,6 +12,7 @@ CrewAI, the syntax of Python 3.10, and no import from `crewcast`. `boot.py` load
     job.py       describe a crew, or run it
     run.py       a run from its kickoff, or from where it was left, to its end
     journal.py   what a run keeps, for a process that goes on with it
+    outputs.py   what a task returned, as JSON and back
     reviews.py   a person approves what a task has made, in another process
     stops.py     the server's word, its silence and a budget end a run
     internals.py what of CrewAI's insides these lean on

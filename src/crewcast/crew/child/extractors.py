@@ -33,7 +33,7 @@ def _crew_kickoff_started(sink: "Sink", source: Any, event: Any) -> Fields | Non
     reviewed = [text(task.name or task.description) for task in source.tasks if task.human_input]
     if sink.record is not None:
         sink.record.begun(source, event)
-    if reviewed and not (sink.record is not None and sink.record.asks(source)):
+    if reviewed and (sink.record is None or sink.nested() or not sink.record.asks(source)):
         raise Refused("human_input=True is not supported yet; it is set on: " + ", ".join(reviewed))
     if sink.flow is None or sink.nested():
         return None

@@ -30,7 +30,7 @@ from . import flows
 from .extractors import Refused
 from .flow_journal import FlowJournal, method_key
 from .flows import MethodCall
-from .journal import Entries
+from .outputs import Entries
 from .packing import Packed, Unpackable, pack, unpack
 from .reviews import Paused
 from .wire import as_text, text
@@ -230,44 +230,39 @@ class Feedback:
             journal.sink.end(refused)
             raise refused
         where = method_key(call)
-        with journal.asking(where):
-            judged = self._snapshot(call, context.method_output)
-            known = journal.entries.get(where + "/judged") or {}
-            line: Entries = {
-                "op": "paused",
-                "task_id": call.task_id(),
-                "index": journal.book.position(call.task_id()),
-                "uuid": known.get("uuid") or str(uuid.uuid4()),
-                "agent": call.agent() or "",
-                "output": as_text(context.method_output),
-                "message": text(context.message),
-                "outcomes": [text(each) for each in context.emit or []],
-                "journal": {},
+        judged = self._snapshot(call, context.method_output)
+        known = journal.entries.get(where + "/judged") or {}
+        line: Entries = {
+            "op": "paused",
+            "task_id": call.task_id(),
+            "index": journal.book.position(call.task_id()),
+            "uuid": known.get("uuid") or str(uuid.uuid4()),
+            "agent": call.agent() or "",
+            "output": as_text(context.method_output),
+            "message": text(context.message),
+            "outcomes": [text(each) for each in context.emit or []],
+            "journal": {},
+        }
+        self._judged[call] = judged
+        if judged is None or journal.is_held(where):
+            decision = self._in_place(where, line)
+        else:
+            entries = {
+                **journal.known(call),
+                where + "/judged": {**judged, "uuid": line["uuid"], "seconds": call.seconds()},
             }
-            self._judged[call] = judged
-            if judged is None or journal.is_held(where):
-                decision = self._in_place(where, line)
-            else:
-                entries = {
-                    **journal.known(call),
-                    where + "/judged": {**judged, "uuid": line["uuid"], "seconds": call.seconds()},
-                }
-                paused = Paused(journal.paused(where, line, entries))
-                journal.sink.end(paused)
-                raise paused
+            paused = Paused(journal.paused(where, line, entries))
+            journal.sink.end(paused)
+            raise paused
         self._decided[call] = decision
         return words_of(decision)
 
     def _in_place(self, where: str, line: Entries) -> Entries:
-        journal = self._journal
-        journal.stuck.add(where)
+        self._journal.stuck.add(where)
         try:
-            return journal.wait(line)
-        except Refused as stopped:
-            journal.sink.end(stopped)
-            raise
+            return self._journal.wait(line)
         finally:
-            journal.stuck.discard(where)
+            self._journal.stuck.discard(where)
 
     # What it does
 

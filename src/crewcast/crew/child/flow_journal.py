@@ -29,8 +29,9 @@ from . import internals
 from .events import Sink
 from .extractors import Refused
 from .flows import MethodCall, methods_of, name_of
-from .journal import PAID, Entries, Journal, Unresumable, llms_of, load_output
-from .packing import Unpackable, class_name, pack, survives, unpack
+from .journal import PAID, Journal, Unresumable, llms_of
+from .outputs import Entries, load_output, survives
+from .packing import Unpackable, class_name, pack, unpack
 from .reviews import Line, Paused, Reviews, reviewed
 from .stops import Control
 from .tasks import TaskBook
@@ -56,6 +57,8 @@ class FlowJournal:
         # What no other process could go on with. While there is any, people are waited for in this one.
         self.stuck: set[str] = set()
         self._decision = decision
+        # Of a run that begins anew.
+        self._dropped: list[str] = []
         self._used_before: Entries = entries.get("usage") or {}
         self._crews: list[CrewCall] = []
         self._claimed: set[str] = set()
@@ -66,8 +69,9 @@ class FlowJournal:
         self._sink: Sink | None = None
         self._send: Callable[[Line], None] | None = None
         self._lock = threading.RLock()
-        # Whom a person is asked for, one after the other.
-        self._asking = threading.RLock()
+        # Of people who are asked in this process, each is heard before the next is asked.
+        self._asking = threading.Lock()
+        self._tell: Callable[[Line], None] | None = None
 
     @property
     def sink(self) -> Sink:
@@ -87,6 +91,16 @@ class FlowJournal:
 
     def check(self) -> None:
         """Raise Unresumable if what was journalled is not for this flow in this environment."""
+        try:
+            self._check()
+        except Unresumable:
+            if self.done() or "pending" in self.entries:
+                raise
+            # Nothing is lost if it begins anew.
+            self._dropped = [name for name in self.entries if name not in ("spent", "usage")]
+            self._note(dict.fromkeys(self._dropped))
+
+    def _check(self) -> None:
         run = self.entries.get("run")
         if run is None:
             return
@@ -146,11 +160,13 @@ class FlowJournal:
 
     # What is kept
 
-    def attach(self, sink: Sink, send: Callable[[Line], None]) -> Any:
-        """From now on, what is known goes to the server this way, and the flow's crews are kicked off through this; the
-        variable that says whom CrewAI asks, for threads.
+    def attach(self, sink: Sink, send: Callable[[Line], None], tell: Callable[[Line], None]) -> Any:
+        """From now on, what is known goes to the server by `send`, a person is asked in this process by `tell`, and the
+        flow's crews are kicked off through this; the variable that says whom CrewAI asks, for threads.
         """
-        self._sink, self._send = sink, send
+        self._sink, self._send, self._tell = sink, send, tell
+        if self._dropped:
+            self.keep(dict.fromkeys(self._dropped))
         pending = self.entries.get("pending")
         if pending is not None and self._decision is not None:
             # It is the flow that comes to where it is for, another pause may be before it.
@@ -384,15 +400,6 @@ class FlowJournal:
 
     # Asking a person
 
-    @contextmanager
-    def asking(self, where: str) -> Iterator[None]:
-        """One is asked at a time. Raises if the run is over by then."""
-        with self._asking:
-            if self.sink.refusal is not None:
-                raise Refused(str(self.sink.refusal))
-            self._check_path(where)
-            yield
-
     def is_held(self, where: str) -> bool:
         """Whether something other than what asks here needs this very process."""
         with self._lock:
@@ -401,10 +408,8 @@ class FlowJournal:
                 journal.obstacles or "problem" in (journal.run or {}) for journal in others
             )
 
-    def _check_path(self, where: str) -> None:
+    def check_path(self, where: str) -> None:
         """A crew that was decided on, and that the same method has not come to again, has become this one."""
-        if not where.startswith("crew:"):
-            return
         size = len(self.entries[where + "/call"]["tasks"])
         for name, value in self.entries.items():
             lost = name.removesuffix("/decision") + "/call"
@@ -427,18 +432,26 @@ class FlowJournal:
         self.sink.end(refused)
         return refused
 
+    def tell(self, line: Line) -> None:
+        """Ask a person for whom this process waits."""
+        assert self._tell is not None
+        self._tell(line)
+
     def wait(self, line: Line) -> Entries:
         """Ask a person and wait for the decision, in this process. Raises Refused if the run is stopped meanwhile."""
-        assert self._send is not None
-        self._send({**line, "in_place": True})
-        return self.control.decision()
+        with self._asking:
+            self.tell({**line, "in_place": True, "journal": {}})
+            try:
+                return self.control.decision()
+            except Refused as stopped:
+                self.sink.end(stopped)
+                raise
 
     def paused(self, where: str, line: Line, entries: Entries) -> Line:
         """The line with which a process ends that asks a person here."""
         bus = importlib.import_module("crewai.events.event_bus").crewai_event_bus
         # What CrewAI counts, it counts in threads of its own.
         bus.flush(5.0)
-        line["index"] = self.book.position(line["task_id"])
         line["journal"] = {
             **entries,
             where + "/decision": None,
@@ -502,7 +515,9 @@ class CrewJournal(Journal):
 
     def position(self, reached: int = -1) -> Entries:
         finished = [n for n, task_id in enumerate(self.ids) if "task:" + task_id in self.entries]
-        last = max([reached, *finished])
+        # By its place among all tasks of the run.
+        before = [self.ids.index(self._call.flow.book.overview()[reached]["task_id"])] if reached >= 0 else []
+        last = max([-1, *before, *finished])
         skipped = [
             task_id
             for n, (task_id, task) in enumerate(zip(self.ids, self.crew.tasks, strict=True))
@@ -657,26 +672,24 @@ class CrewReviews(Reviews):
             flow.entries.get(call.key + "/decision"),
             flow.sink,
             flow.control,
-            self._tell_in_place,
+            flow.tell,
         )
         self._call = call
 
-    def _ask(self, answer: Any, context: Any) -> Entries:
-        with self._call.flow.asking(self._call.key):
-            return super()._ask(answer, context)
+    def _ask(self, answer: Any, context: Any) -> Line:
+        self._call.flow.check_path(self._call.key)
+        return super()._ask(answer, context)
 
-    def _pending(self, task_id: str, answer: Any, context: Any, line: Line) -> "Entries | None":
+    def _pending(self, journal: Journal, answer: Any, context: Any, line: Line) -> "Entries | None":
         flow = self._call.flow
         held = flow.is_held(self._call.key)
-        pending = None if held else super()._pending(task_id, answer, context, line)
+        pending = None if held else super()._pending(journal, answer, context, line)
         if pending is None:
             flow.stuck.add(self._call.key)
         return pending
 
-    def _tell_in_place(self, line: Line) -> None:
-        flow = self._call.flow
-        assert flow._send is not None  # noqa: SLF001
-        flow._send({**line, "index": flow.book.position(line["task_id"])})  # noqa: SLF001
+    def _wait(self, line: Line) -> Entries:
+        return self._call.flow.wait(line)
 
     def _end(self, refused: Refused) -> Refused:
         if isinstance(refused, Paused):

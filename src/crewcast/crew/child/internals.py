@@ -8,6 +8,8 @@ ASKING = (
     "crewai.core.providers.human_input:_provider",
     "crewai.core.providers.human_input:set_provider",
 )
+# What a task is told is added to by these.
+HOOKS = ("crewai.hooks:register_hook", "crewai.hooks:InterceptionPoint.PRE_STEP")
 # A run goes on in another process by these.
 RESUMING = (
     "crewai:Crew.checkpoint_kickoff_event_id",
@@ -25,8 +27,7 @@ RESUMING = (
     "crewai.tasks.conditional_task:ConditionalTask.condition",
     "crewai.tasks.task_output:TaskOutput.json_dict",
     "crewai.utilities.constants:NOT_SPECIFIED",
-    "crewai.hooks:register_hook",
-    "crewai.hooks:InterceptionPoint.PRE_STEP",
+    *HOOKS,
 )
 # The task that waited goes on in another process by these.
 REVIEWING = (
@@ -70,7 +71,7 @@ FEEDBACK = (
 )
 
 
-def missing(names: "tuple[str, ...]") -> list[str]:
+def missing(names: tuple[str, ...]) -> list[str]:
     """Those that this release does not have."""
     return [name.partition(":")[2] for name in names if not _is_there(name)]
 

@@ -4,17 +4,14 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from . import internals
 from .errors import ProjectError
-from .packing import survives
+from .outputs import Entries, answer_with, dump_output, load_output, survives
 from .stops import Control
 from .tasks import TaskBook, stable_ids
 from .wire import text
-
-Entries = dict[str, Any]
 
 # CrewAI's own divider between what a task is told.
 DIVIDER = "\n\n----------\n\n"
@@ -35,13 +32,39 @@ def obstacles(crew: Any) -> list[str]:
     return found
 
 
-class Journal:
+class Spending:
+    """What every run keeps, also a flow's: how much of its budget is spent."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def asks(self, _crew: Any) -> bool:
+        return False
+
+    def begun(self, _crew: Any, _event: Any) -> None:
+        pass
+
+    def resumes(self, _task_id: str) -> bool:
+        return False
+
+    def gave_ids(self, _crew: Any) -> bool:
+        return False
+
+    def method_began(self, _call: Any) -> None:
+        pass
+
+    def beside(self, kind: str, _source: Any, _fields: Entries) -> Entries | None:
+        return {"spent": dict(self._control.spent)} if self._control.limits and kind in PAID else None
+
+
+class Journal(Spending):
     """The entries of one run: those of its earlier processes, and those that this one adds.
 
     Make it before the kickoff, which changes what tells whether the crew is still the same.
     """
 
     def __init__(self, crew: Any, entries: Entries, control: Control) -> None:
+        super().__init__(control)
         self.crew = crew
         # Whether somebody answers what its tasks ask of people.
         self.answered = False
@@ -54,16 +77,15 @@ class Journal:
         }
         # Entries that the next line takes along.
         self.next: Entries = {}
-        self._control = control
         self._keys = [text(getattr(task, "key", "")) for task in crew.tasks]
         self._send: Callable[[dict[str, Any]], None] | None = None
 
     @property
-    def run(self) -> "Entries | None":
+    def run(self) -> Entries | None:
         return self.entries.get("run")
 
     @property
-    def pending(self) -> "Entries | None":
+    def pending(self) -> Entries | None:
         return self.entries.get("pending")
 
     def done(self) -> list[dict[str, Any]]:
@@ -78,8 +100,15 @@ class Journal:
 
     def check(self) -> None:
         """Raise Unresumable if what was journalled is not for this crew in this environment."""
-        if not self.entries:
-            return
+        try:
+            self._check()
+        except Unresumable:
+            if self.done() or self.pending is not None:
+                raise
+            # Nothing is lost if it begins anew.
+            self.entries.pop("run", None)
+
+    def _check(self) -> None:
         run = self.run
         if run is None:
             if any(name.startswith(("task:", "pending")) for name in self.entries):
@@ -111,7 +140,7 @@ class Journal:
         if problems:
             raise Unresumable("the run cannot go on: " + "; ".join(problems))
 
-    def restore(self, book: TaskBook) -> "dict[str, Any] | None":
+    def restore(self, book: TaskBook) -> dict[str, Any] | None:
         """Make the crew what it was after its last finished task; the inputs in force, or None if it had not begun."""
         run = self.run
         if run is None:
@@ -124,7 +153,10 @@ class Journal:
         crew.before_kickoff_callbacks = []
         if crew.planning and "descriptions" in run:
             vars(crew)["_handle_crew_planning"] = lambda: self._describe(run["descriptions"])
-        if _name(crew.process) == "hierarchical" and crew.manager_agent is None:
+        if (
+            text(getattr(crew.process, "value", crew.process)) == "hierarchical"
+            and crew.manager_agent is None
+        ):
             crew.manager_llm = importlib.import_module("crewai.utilities.llm_utils").create_llm(
                 crew.manager_llm
             )
@@ -158,7 +190,7 @@ class Journal:
                 if prefix:
                     task.output = output
                 else:
-                    _answer(task, output)
+                    answer_with(task, output)
             elif prefix and task_id in skipped:
                 task.output = task.get_skipped_task_output()
                 blanks.append(task)
@@ -167,7 +199,7 @@ class Journal:
         if blanks:
             self._blank_later(blanks)
 
-    def _blank_later(self, tasks: "list[Any]") -> None:
+    def _blank_later(self, tasks: list[Any]) -> None:
         """A skipped task has no output when others look at it; only the search for the start must see one."""
         crew = self.crew
 
@@ -182,7 +214,12 @@ class Journal:
     def _keep_async_contexts(self) -> None:
         """CrewAI gives an async task without a context of its own the last output, but only where tasks were skipped."""
         unspecified = importlib.import_module("crewai.utilities.constants").NOT_SPECIFIED
-        alone = {id(task) for task in self.crew.tasks if task.async_execution and task.context is unspecified}
+        # One that asks a person is no async task.
+        alone = {
+            id(task)
+            for task in self.crew.tasks
+            if task.async_execution and task.context is unspecified and not task.human_input
+        }
         if alone:
 
             def empty(step: Any) -> None:
@@ -196,8 +233,11 @@ class Journal:
     def attach(self, send: Callable[[dict[str, Any]], None]) -> None:
         """From now on, what is known goes to the server this way."""
         self._send = send
-        if not self.obstacles:
-            _before_steps(self._comment)
+        self.pass_comments()
+
+    def of(self, task: Any) -> "Journal | None":
+        """The journal that this task of the run's own is in."""
+        return self if id(task) in self.id_of else None
 
     def begun(self, crew: Any, event: Any) -> None:
         if crew is not self.crew or self.obstacles or self.run is not None:
@@ -222,25 +262,20 @@ class Journal:
     def resumes(self, task_id: str) -> bool:
         return self.pending is not None and self.pending["task"] == task_id
 
-    def method_began(self, call: Any) -> None:
-        """A crew has none."""
-
     def gave_ids(self, crew: Any) -> bool:
         return crew is self.crew
 
-    def beside(self, kind: str, source: Any, fields: Entries) -> "Entries | None":
+    def beside(self, kind: str, source: Any, fields: Entries) -> Entries | None:
         """Never raises: the line itself must go out."""
         try:
             if kind == "task_started" and not self.obstacles:
                 return self._planned()
             if kind == "task_completed" and id(source) in self.id_of and not self.obstacles:
                 return self._finished(source, fields)
-            if self._control.limits and kind in PAID:
-                return {"spent": dict(self._control.spent)}
         except Exception:
             sys.stderr.write("crewcast: a task could not be journalled\n")
             traceback.print_exc()
-        return None
+        return super().beside(kind, source, fields)
 
     def position(self, reached: int = -1) -> Entries:
         """What changes as a run goes on, beside its tasks; it has come at least to the task of this index."""
@@ -257,7 +292,7 @@ class Journal:
             **({"skipped": skipped} if skipped else {}),
         }
 
-    def _planned(self) -> "Entries | None":
+    def _planned(self) -> Entries | None:
         """With the first task of a crew that plans: what its tasks are to do."""
         run = self.run
         if run is None or not self.crew.planning or "descriptions" in run:
@@ -288,6 +323,11 @@ class Journal:
 
     # Comments
 
+    def pass_comments(self) -> None:
+        """From now on, the tasks of this crew are told what people said of those whose output they see."""
+        if not internals.missing(internals.HOOKS):
+            _before_steps(self._comment)
+
     def comment(self, task_id: str, words: str) -> None:
         """What a person said with the approval, for the tasks that see this one's output. "" for nothing."""
         name = "comment:" + task_id
@@ -315,23 +355,30 @@ class Journal:
         return any(each is other for each in task.context or [])
 
 
-def dump_output(output: Any) -> Entries:
-    model = output.pydantic
-    return {
-        # Of a model that is declared as any model, nothing would be left.
-        "fields": output.model_dump(mode="json", exclude={"pydantic"}),
-        "model": None if model is None else model.model_dump(mode="json"),
-        "class": None if model is None else _class_name(type(model)),
-    }
+class FlowJournals(Spending):
+    """A flow begins anew when it is cut, and so do its crews; people are asked while its process waits."""
 
+    def __init__(self, control: Control) -> None:
+        super().__init__(control)
+        self.answered = False
+        self._of: dict[int, Journal] = {}
 
-def load_output(dumped: Entries, task: Any) -> Any:
-    output = importlib.import_module("crewai.tasks.task_output").TaskOutput.model_validate(dumped["fields"])
-    declared = task.output_pydantic
-    # A model that a guardrail made of another class is nowhere to be found; its text is there.
-    if dumped["class"] is not None and declared is not None and _class_name(declared) == dumped["class"]:
-        output.pydantic = declared.model_validate(dumped["model"])
-    return output
+    def asks(self, _crew: Any) -> bool:
+        return self.answered
+
+    def begun(self, crew: Any, _event: Any) -> None:
+        asking = [task for task in crew.tasks if task.human_input]
+        if not self.answered or not asking:
+            return
+        journal = Journal(crew, {}, self._control)
+        journal.obstacles.append("it is a crew of a flow")
+        journal.pass_comments()
+        for task in asking:
+            task.async_execution = False
+            self._of[id(task)] = journal
+
+    def of(self, task: Any) -> Journal | None:
+        return self._of.get(id(task))
 
 
 def llms_of(crew: Any) -> list[Any]:
@@ -341,21 +388,6 @@ def llms_of(crew: Any) -> list[Any]:
     return [llm for llm in found.values() if hasattr(llm, "_token_usage")]
 
 
-def _answer(task: Any, output: Any) -> None:
-    """Have the task give this output without any work."""
-
-    def at_once(**_named: Any) -> Any:
-        task.output = output
-        return output
-
-    def later(**_named: Any) -> Any:
-        future: Future[Any] = Future()
-        future.set_result(at_once())
-        return future
-
-    vars(task)["execute_sync"], vars(task)["execute_async"] = at_once, later
-
-
 def _before_steps(hook: Callable[[Any], None]) -> None:
     hooks = importlib.import_module("crewai.hooks")
     hooks.register_hook(hooks.InterceptionPoint.PRE_STEP, hook)
@@ -363,11 +395,3 @@ def _before_steps(hook: Callable[[Any], None]) -> None:
 
 def _has_problem(value: Any) -> bool:
     return isinstance(value, dict) and "problem" in value
-
-
-def _class_name(class_: type) -> str:
-    return class_.__module__ + "." + class_.__qualname__
-
-
-def _name(process: Any) -> str:
-    return text(getattr(process, "value", process))

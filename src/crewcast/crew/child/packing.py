@@ -6,6 +6,7 @@ import importlib
 import json
 from typing import Any
 
+from .outputs import survives
 from .wire import encode
 
 Packed = dict[str, Any]
@@ -13,14 +14,6 @@ Packed = dict[str, Any]
 
 class Unpackable(Exception):
     """A value that no other process could have."""
-
-
-def survives(value: Any) -> bool:
-    """Whether another process gets this as it is."""
-    try:
-        return bool(json.loads(encode({"value": value}))["value"] == value)
-    except Exception:
-        return False
 
 
 def pack(value: Any) -> Packed:

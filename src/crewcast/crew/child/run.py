@@ -7,7 +7,7 @@ from . import crews, errors, events, extractors, flows, internals, project, revi
 from .channel import Channel
 from .feedback import Feedback
 from .flow_journal import FlowJournal
-from .journal import Journal, Unresumable, llms_of
+from .journal import FlowJournals, Journal, Unresumable, llms_of
 from .stops import Control
 from .tasks import TaskBook
 
@@ -29,21 +29,24 @@ class Run:
         self._is_flow = flows.is_flow(self._value)
         self._book = TaskBook([] if self._is_flow else self._value.tasks)
         self._begin = time.monotonic()
-        self._journal: Journal | FlowJournal | None = None
+        self._journal: Journal | FlowJournal | FlowJournals | None = None
         if job.get("journal") is not None:
-            self._journal = (
-                FlowJournal(self._value, job["journal"], control, self._book, job.get("decision"))
-                if self._is_flow
-                else Journal(self._value, job["journal"], control)
-            )
+            self._journal = self._kept(job["journal"], control)
             self._journal.answered = not internals.missing(internals.ASKING)
+
+    def _kept(self, entries: Line, control: Control) -> Journal | FlowJournal | FlowJournals:
+        if not self._is_flow:
+            return Journal(self._value, entries, control)
+        if "run" not in entries and internals.missing(internals.FLOWS):
+            return FlowJournals(control)
+        return FlowJournal(self._value, entries, control, self._book, self._job.get("decision"))
 
     def line(self) -> Line:
         """How it ended."""
         try:
             impossible = self._impossible()
         except Unresumable as error:
-            assert self._journal is not None
+            assert isinstance(self._journal, Journal | FlowJournal)
             return failed("refused", str(error), "", self._journal.done(), 0.0)
         if impossible is not None:
             return impossible
@@ -69,7 +72,7 @@ class Run:
             "usage": None if usage is None else dict(usage),
         }
 
-    def _impossible(self) -> "Line | None":
+    def _impossible(self) -> Line | None:
         """Why nothing is kicked off, if so; else the crew is where it is to go on."""
         if self._is_flow:
             refusal = flows.refusal(self._value, asks=self._asks_feedback())
@@ -78,7 +81,7 @@ class Run:
             refusal = crews.refusal(self._value, asks=asks)
         if refusal is not None:
             return failed("refused", refusal, "", [], 0.0)
-        if self._journal is not None:
+        if isinstance(self._journal, Journal | FlowJournal):
             self._journal.check()
             restored = (
                 self._journal.restore()
@@ -116,19 +119,15 @@ class Run:
         events.listen(sink)
         inherited = sink.places()
         if isinstance(self._journal, FlowJournal):
-            inherited.append(self._journal.attach(sink, self._channel.send))
+            inherited.append(self._journal.attach(sink, self._channel.send, self._tell))
             if self._asks_feedback() and flows.asking(self._value):
                 Feedback(self._journal).install()
         elif self._journal is not None:
-            self._journal.attach(self._channel.send)
+            if isinstance(self._journal, Journal):
+                self._journal.attach(self._channel.send)
             if self._journal.answered:
                 asking = reviews.Reviews(
-                    self._journal,
-                    self._book,
-                    self._job.get("decision"),
-                    sink,
-                    self._control,
-                    self._channel.send,
+                    self._journal, self._book, self._job.get("decision"), sink, self._control, self._tell
                 )
                 inherited.append(asking.install())
         threads.inherit(inherited)
@@ -155,6 +154,9 @@ class Run:
         if isinstance(early, reviews.Paused):
             return {**early.line, "seconds": self._seconds()}
         return failed(early.kind, str(early), "", self._book.finished(), self._seconds())
+
+    def _tell(self, line: Line) -> None:
+        self._channel.send({**line, "seconds": self._seconds()})
 
     def _takes(self) -> str:
         what = "flow" if self._is_flow else "crew"

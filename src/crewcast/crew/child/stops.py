@@ -30,9 +30,9 @@ class Control:
     def __init__(
         self,
         channel: Channel,
-        patience: "float | None" = None,
-        limits: "dict[str, int] | None" = None,
-        spent: "dict[str, int] | None" = None,
+        patience: float | None = None,
+        limits: dict[str, int] | None = None,
+        spent: dict[str, int] | None = None,
     ) -> None:
         self._patience = patience
         self.limits = {name: value for name, value in (limits or {}).items() if value is not None}
@@ -132,6 +132,6 @@ class Control:
             self.spent["tokens"] += int(usage.get("total_tokens") or 0)
 
 
-def _tokens_of(llm: Any) -> "int | None":
+def _tokens_of(llm: Any) -> int | None:
     usage = getattr(llm, "_token_usage", None)
     return int(usage.get("total_tokens", 0)) if isinstance(usage, dict) else None

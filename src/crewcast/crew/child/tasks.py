@@ -59,7 +59,7 @@ class TaskBook:
         self._lock = threading.Lock()
         self.add(tasks)
 
-    def restore(self, done: Iterable[dict[str, Any]], begun: "dict[str, float] | None" = None) -> None:
+    def restore(self, done: Iterable[dict[str, Any]], begun: dict[str, float] | None = None) -> None:
         """What an earlier process of this run finished, and what it began: how many seconds it had worked on that."""
         with self._lock:
             for told in done:

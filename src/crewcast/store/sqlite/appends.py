@@ -29,11 +29,9 @@ def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
     """
     # The last state of each run is written, guarded by what the log was before the first append.
     latest: dict[str, tuple[Run, int, str]] = {}
-    for run, events, token, _, review in values:
+    for run, events, token, *_ in values:
         before = run.seq - len(events)
         _check_dense(run, events, before)
-        if review is not None:
-            reviews.check_asked(run, review)
         earlier = latest.get(run.id)
         if earlier is None:
             latest[run.id] = run, before, token
@@ -66,7 +64,13 @@ def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
             return [False]
         raise Unheld
     _append_events(db, keys, values, latest)
-    _append_beside(db, keys, values)
+    beside = [
+        value
+        for value in values
+        if value.journal or value.review is not None or value.run.state is not RunState.RUNNING
+    ]
+    if beside:
+        _append_beside(db, keys, beside)
     return [True] * len(values)
 
 
@@ -77,12 +81,11 @@ def log(db: Session, keys: RunKeys, run: Run, events: Sequence[Event], before: i
 
 
 def _append_beside(db: Session, keys: RunKeys, values: Sequence[Append]) -> None:
-    """What few appends bring: entries of the journal, and what a run asks."""
-    entries = [(keys.of(value.run.id), value.journal) for value in values if value.journal]
-    if entries:
-        journal.write(db, entries)
+    """What few appends bring: entries of the journal, and what a run asks, or does not ask any more."""
+    journal.write(db, [(keys.of(value.run.id), value.journal) for value in values])
     for run, *_, review in values:
         if review is not None:
+            reviews.check_asked(run, review)
             reviews.ask(db, keys.of(run.id), review)
         elif run.state is not RunState.RUNNING:
             # What a process asked in place, nobody answers any more.

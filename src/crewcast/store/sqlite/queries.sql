@@ -50,10 +50,15 @@ WITH RECURSIVE waits (key) AS (
             WHERE run.state = 'queued' AND run.hidden = 0 AND run.stop IS NULL
             ORDER BY run.crew, run.token LIMIT 1)
     UNION ALL
-    SELECT (SELECT run.key FROM run INDEXED BY run_queued
-            WHERE run.state = 'queued' AND run.hidden = 0 AND run.stop IS NULL
-              AND (run.crew, run.token) > (here.crew, here.token)
-            ORDER BY run.crew, run.token LIMIT 1)
+    SELECT coalesce(
+        (SELECT run.key FROM run INDEXED BY run_queued
+         WHERE run.state = 'queued' AND run.hidden = 0 AND run.stop IS NULL
+           AND run.crew = here.crew AND run.token > here.token
+         ORDER BY run.token LIMIT 1),
+        (SELECT run.key FROM run INDEXED BY run_queued
+         WHERE run.state = 'queued' AND run.hidden = 0 AND run.stop IS NULL AND run.crew > here.crew
+         ORDER BY run.crew, run.token LIMIT 1)
+    )
     FROM waits CROSS JOIN run AS here ON here.key = waits.key
 )
 SELECT run.crew, run.token FROM waits CROSS JOIN run ON run.key = waits.key
@@ -66,8 +71,10 @@ WHERE state = 'queued' AND hidden = 0 AND stop IS NULL AND crew = :crew AND toke
 ORDER BY priority DESC, key LIMIT :limit
 
 -- name: running_of_token
--- Only asked where that is limited. As many entries as runs are at work.
-SELECT token, count(*) FROM run INDEXED BY run_running WHERE state = 'running' GROUP BY token
+-- Only asked where that is limited, and only up to there.
+SELECT count(*) FROM (
+    SELECT 1 FROM run INDEXED BY run_at_work WHERE state = 'running' AND token = :token LIMIT :limit
+) AS found
 
 -- name: claim_runs
 -- Repeats core.run.claim; nobody else writes between this and `queued_runs`.

@@ -26,18 +26,25 @@ def claim(db: Session, value: Claim) -> list[Run]:
     return [rows.run_from(row) for key in keys for row in db.all("run_by_key", {"key": key})]
 
 
+def _free(db: Session, token: str, value: Claim) -> int:
+    """How many more of a token may be at work."""
+    if value.per_token is None:
+        return value.limit
+    ((running,),) = db.all("running_of_token", {"token": token, "limit": value.per_token})
+    return value.per_token - int(running)
+
+
 def _chosen(db: Session, value: Claim) -> list[int]:
     """The keys of the runs to be taken. The runs of one crew and token queue by themselves, and of each queue
     only as many are looked at as could be taken.
     """
-    running: dict[str, int] = {} if value.per_token is None else dict(db.all("running_of_token", {}))
     free_of_crew = {crew: min(value.limit, value.per_crew.get(crew, value.limit)) for crew in value.crews}
     free_of_token: dict[str, int] = {}
     queues = []
     for crew, token in db.all("queues", {"crews": json.dumps(list(value.crews))}):
-        most = value.limit if value.per_token is None else value.per_token - running.get(token, 0)
-        free_of_token[token] = most
-        look = min(most, free_of_crew[crew])
+        if token not in free_of_token:
+            free_of_token[token] = _free(db, token, value)
+        look = min(free_of_token[token], free_of_crew[crew])
         if look > 0:
             found = db.all("queued_runs", {"crew": crew, "token": token, "limit": look})
             queues.append([(-priority, key, crew, token) for priority, key in found])

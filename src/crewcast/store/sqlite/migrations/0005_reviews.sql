@@ -22,6 +22,8 @@ ALTER TABLE kickoff ADD COLUMN timeout INTEGER CHECK (timeout >= 0);
 DROP INDEX run_queued;
 CREATE INDEX run_queued ON run (crew, token, priority DESC, key)
     WHERE state = 'queued' AND hidden = 0 AND stop IS NULL;
+-- How many of a token are at work.
+CREATE INDEX run_at_work ON run (token) WHERE state = 'running';
 -- Few at a time: what is to be stopped and has not ended.
 CREATE INDEX run_stop ON run (lease_token) WHERE stop IS NOT NULL AND finished_at IS NULL AND hidden = 0;
 
