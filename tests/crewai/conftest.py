@@ -86,14 +86,14 @@ def stub_llm(base_url):
 
 @pytest.fixture
 def start_flow(flow_host, tmp_path):
-    """A child at work on the flow in this code; `files` are more of the project's."""
+    """A child at work on the flow in this code, as a server has it: with a journal. `files` are more of the project's."""
 
     def start(code, op="run", files=(), **fields):
         for name, text in dict(files).items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text, "utf-8")
         project = flow_lab(tmp_path, code)
-        return flow_host.start(tmp_path, op=op, about=project.job(), **fields)
+        return flow_host.start(tmp_path, op=op, about=project.job(), **{"journal": {}, **fields})
 
     yield start
     flow_host.hang_up()

@@ -1,4 +1,6 @@
-"""Flows that wait for a person, with real CrewAI: refused with a sentence, at once, and nothing more is paid for."""
+"""Flows that would wait for a person where nobody can be asked, since no journal is kept or CrewAI has no way for it: they
+are refused with a sentence, at once, and nothing more is paid for.
+"""
 
 import pytest
 
@@ -41,7 +43,8 @@ REVIEW = "human_input=True is not supported yet; it is set on: check"
 )
 def test_a_task_for_review_ends_the_run_and_all_that_is_at_work(run_flow, tmp_path, body):
     told = run_flow(
-        f"{REVIEWED}\nclass F(Flow):\n    @start()\n    {body}\n    @listen(one)\n    def never(self): pass"
+        f"{REVIEWED}\nclass F(Flow):\n    @start()\n    {body}\n    @listen(one)\n    def never(self): pass",
+        journal=None,
     )
     assert (told.outcome["kind"], told.outcome["error"]) == ("refused", REVIEW)
     assert told.outcome["tasks"] == []
@@ -63,7 +66,8 @@ class F(Flow):
     def one(self): return later()
     @start()
     def two(self): threading.Event().wait(600)
-"""
+""",
+        journal=None,
     )
     assert child.until("failed")["error"] == REVIEW
 
@@ -114,13 +118,15 @@ class Asking(Flow):
 
 
 def test_a_flow_with_human_feedback_is_refused_before_it_costs_anything(run_flow):
-    told = run_flow(FEEDBACK)
+    told = run_flow(FEEDBACK, journal=None)
     assert [line["op"] for line in told.lines] == ["failed"]
     assert told.outcome["error"] == "@human_feedback is not supported yet; it is set on: draft"
 
 
 def test_human_feedback_of_an_inner_flow_is_refused_when_it_asks(run_flow):
-    told = run_flow(FEEDBACK + "class F(Flow):\n    @start()\n    def one(self): return Asking().kickoff()")
+    told = run_flow(
+        FEEDBACK + "class F(Flow):\n    @start()\n    def one(self): return Asking().kickoff()", journal=None
+    )
     named = ("draft",) if has("1.15.0") else ("draft", "a flow inside this one")
     assert told.outcome["error"] in [
         f"@human_feedback is not supported yet; it is set on: {name}" for name in named

@@ -559,7 +559,10 @@ def test_a_script_in_a_declaration_names_the_variable_that_allows_it(monkeypatch
 
 
 @since("1.15.29", "the executor that a review goes through")
-@pytest.mark.parametrize("name", [*internals.ASKING, *internals.RESUMING, *internals.REVIEWING])
+@pytest.mark.parametrize(
+    "name",
+    [*internals.ASKING, *internals.RESUMING, *internals.REVIEWING, *internals.FLOWS, *internals.FEEDBACK],
+)
 def test_an_inside_that_a_resumed_run_leans_on_is_there(name):
     assert internals.missing((name,)) == []
 

@@ -50,7 +50,7 @@ class NumberedLLM(ScriptedLLM):
             kind = LLMCallType.TOOL_CALL if isinstance(reply, list) else LLMCallType.LLM_CALL
             usage = {"prompt_tokens": 6, "completion_tokens": 4, "total_tokens": 10}
             self._track_token_usage_internal(usage)
-            self._emit_call_completed_event(response=reply, call_type=kind, **where)
+            self._emit_call_completed_event(response=reply, call_type=kind, usage=usage, **where)
             return reply
 
     async def acall(self, *arguments, **named):

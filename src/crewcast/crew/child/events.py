@@ -14,12 +14,16 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from .channel import Channel
-from .extractors import EXTRACTORS, TASK_ENDS, Fields, Refused, result
-from .flows import Methods
+from .extractors import EXTRACTORS, TASK_ENDS, Extractor, Fields, Refused, result
+from .flows import MethodCall, Methods
 from .tasks import TaskBook
 from .tools import OpenCalls
 
 LEFT = "cancelled: the run went on without it"
+
+
+class Told(Exception):
+    """An earlier process of the run has told this."""
 
 
 class Record(Protocol):
@@ -36,6 +40,12 @@ class Record(Protocol):
 
     def resumes(self, task_id: str) -> bool:
         """Whether the beginning of this task was told by an earlier process."""
+
+    def gave_ids(self, crew: Any) -> bool:
+        """Whether the tasks of this crew have their ids already."""
+
+    def method_began(self, call: MethodCall) -> None:
+        """The run's flow executes a method: what an earlier process told of that is noted in the call."""
 
 
 class Sink:
@@ -83,7 +93,7 @@ class Sink:
         number = None
         try:
             with self._order:
-                fields = None if self._over else extract(self, source, event)
+                fields = None if self._over else self._read(extract, source, event)
                 if fields is not None:
                     kind = fields.pop("type", event.type)
                     if self.record is not None:
@@ -98,6 +108,12 @@ class Sink:
         if number is not None:
             self._channel.wait(number)
 
+    def _read(self, extract: Extractor, source: Any, event: Any) -> Fields | None:
+        try:
+            return extract(self, source, event)
+        except Told:
+            return None
+
     def place(self, uuid: Any, agent: str | None) -> str | None:
         """The task that an event belongs to: the one around it (CrewAI names another for delegated work, and where tasks
         side by side share an agent); else its own; else the flow's method. None if it belongs to none, or that one has
@@ -110,6 +126,8 @@ class Sink:
         if method is None or self.methods.in_crew():
             # What a crew does around its tasks (its planning) is no work of the method.
             return None
+        if method.told:
+            raise Told
         method.stepped = True
         if agent is not None:
             method.agents.add(agent)

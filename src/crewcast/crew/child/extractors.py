@@ -40,7 +40,8 @@ def _crew_kickoff_started(sink: "Sink", source: Any, event: Any) -> Fields | Non
     method = sink.methods.current()
     if method is not None:
         method.ran_crew = True
-    sink.book.add(source.tasks)
+    if sink.record is None or not sink.record.gave_ids(source):
+        sink.book.add(source.tasks)
     return None
 
 
@@ -64,20 +65,22 @@ def _method_execution_started(sink: "Sink", source: Any, event: Any) -> Fields |
     if source is not sink.flow:
         # CrewAI's agent executors are flows, too, and a method may run another flow.
         return None
-    sink.methods.start(text(event.method_name))
-    return {"method": text(event.method_name)}
+    call = sink.methods.start(text(event.method_name))
+    if sink.record is not None:
+        sink.record.method_began(call)
+    return None if call.told else {"method": call.name}
 
 
 def _method_execution_finished(sink: "Sink", source: Any, event: Any) -> Fields | None:
     """A method that is no crew, or did work of its own beside it, is a task that is completed."""
     method = sink.methods.end(text(event.method_name)) if source is sink.flow else None
-    if method is None or (method.ran_crew and not method.stepped):
+    if method is None or method.told or (method.ran_crew and not method.stepped):
         return None
     task_id, agent, seconds, output = (
         method.task_id(),
         method.agent(),
         method.seconds(),
-        as_text(event.result),
+        as_text(event.result if method.judged is None else method.judged[0]),
     )
     sink.abandon_calls(task_id, "the method ended before the tool did")
     sink.book.finish(task_id, agent, output, seconds)

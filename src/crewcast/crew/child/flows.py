@@ -6,7 +6,7 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
-from .errors import has_frame
+from .errors import ProjectError, has_frame
 from .tasks import TaskBook
 from .wire import as_text, text
 
@@ -115,13 +115,12 @@ def takes_others(flow: Any) -> bool:
     return isinstance(state, dict) or type(state).model_config.get("extra") == "allow"
 
 
-def refusal(flow: Any) -> str | None:
-    """Why this flow cannot be run by a server, if so."""
+def refusal(flow: Any, *, asks: bool = False) -> str | None:
+    """Why this flow cannot be run by a server, if so; `asks` says that people are asked what its methods ask them."""
     if getattr(flow, "conversational", False) or getattr(type(flow), "conversational", False):
         return "a conversational flow takes turns with a person at a terminal; a server cannot run it"
-    asking = [name for name, method in _methods(flow).items() if _asks_a_person(method)]
-    if asking:
-        return "@human_feedback is not supported yet; it is set on: " + ", ".join(asking)
+    if asking(flow) and not asks:
+        return "@human_feedback is not supported yet; it is set on: " + ", ".join(asking(flow))
     return None
 
 
@@ -131,14 +130,24 @@ def kick_off(flow: Any, inputs: dict[str, Any]) -> tuple[str, Any]:
     flow.stream = False
     # Where events of methods are suppressed, nobody would hear of them; they cost next to nothing.
     flow.suppress_flow_events = False
-    output = as_text(flow.kickoff(inputs=inputs))
-    return output, getattr(flow, "usage_metrics", None)
+    result = flow.kickoff(inputs=inputs)
+    if type(result).__name__ == "HumanFeedbackPending":
+        raise ProjectError(
+            "the provider of @human_feedback on " + text(result.context.method_name) + " leaves the flow to code of "
+            "its own that goes on with it, which a server does not have; without a provider, the run waits for a person"
+        )  # fmt: skip
+    return as_text(result), getattr(flow, "usage_metrics", None)
 
 
-def _methods(flow: Any) -> dict[str, Any]:
+def methods_of(flow: Any) -> dict[str, Any]:
     definition = _definition(flow)
     methods = getattr(definition, "methods", None) or getattr(flow, "_methods", {})
     return {text(name): method for name, method in methods.items()}
+
+
+def asking(flow: Any) -> list[str]:
+    """The methods whose output a person is to judge."""
+    return [name for name, method in methods_of(flow).items() if _asks_a_person(method)]
 
 
 def _asks_a_person(method: Any) -> bool:
@@ -152,8 +161,17 @@ def _asks_a_person(method: Any) -> bool:
 class MethodCall:
     """One execution of a flow's method. It gets a task id when it proves to be a task: its own step, or its end."""
 
-    def __init__(self, name: str, book: TaskBook) -> None:
+    def __init__(self, name: str, number: int, book: TaskBook) -> None:
         self.name = name
+        # It is executed for the how many-th time.
+        self.number = number
+        # An earlier process has told its end.
+        self.told = False
+        # What a person has judged of it: the output in a tuple.
+        self.judged: tuple[Any] | None = None
+        # What an earlier process called it, and how long it worked there.
+        self.reserved: str | None = None
+        self.worked = 0.0
         self.ran_crew = False
         self.stepped = False
         self.agents: set[str] = set()
@@ -166,15 +184,19 @@ class MethodCall:
     def task_id(self) -> str:
         with self._lock:
             if self._id is None:
-                self._id = self._book.claim(self.name, self._began)
+                self._id = self._book.claim(self.name, self._began, self.reserved)
             return self._id
+
+    def claimed(self) -> str | None:
+        """Its id, if it has one."""
+        return self._id
 
     def agent(self) -> str | None:
         """The one agent that worked in the method itself; of several, none stands for it."""
         return next(iter(self.agents)) if len(self.agents) == 1 else None
 
     def seconds(self) -> float:
-        return round(time.monotonic() - self._began, 6)
+        return round(time.monotonic() - self._began + self.worked, 6)
 
     def task_failed(self, error: str) -> None:
         """A task inside has told this failure."""
@@ -201,15 +223,18 @@ class Methods:
         # How many crews this code runs in, one inside the other.
         self._crews: ContextVar[int] = ContextVar("crewcast_crews", default=0)
         self._open: list[MethodCall] = []
+        self._numbers: dict[str, int] = {}
         self.any_began = False
         self._lock = threading.Lock()
 
-    def start(self, name: str) -> None:
-        call = MethodCall(name, self._book)
-        self._current.set(call)
+    def start(self, name: str) -> MethodCall:
         with self._lock:
+            self._numbers[name] = self._numbers.get(name, 0) + 1
+            call = MethodCall(name, self._numbers[name], self._book)
             self._open.append(call)
             self.any_began = True
+        self._current.set(call)
+        return call
 
     def current(self) -> MethodCall | None:
         """The one that this code runs in; without a context, the newest that has not ended."""
@@ -223,6 +248,10 @@ class Methods:
         """Whether the context says which method this code runs in."""
         with self._lock:
             return self._current.get() in self._open
+
+    def is_open(self, call: MethodCall) -> bool:
+        with self._lock:
+            return call in self._open
 
     def places(self) -> list[ContextVar[Any]]:
         """What says in a context which method and crew it runs in."""

@@ -48,6 +48,27 @@ REVIEWING = (
     "crewai:Task.guardrail_max_retries",
     "crewai:Task._execute_task_async",
 )
+# The crews of a flow go on in another process by these.
+FLOWS = (
+    *RESUMING,
+    "crewai:Crew.kickoff",
+    "crewai:Crew.akickoff",
+    "crewai:Crew.key",
+    "crewai.events.event_context:_event_id_stack",
+)
+# What a method of a flow asks of a person goes through these.
+FEEDBACK = (
+    "crewai.flow.flow:Flow._execute_method",
+    "crewai.flow.flow:Flow._run_human_feedback_step",
+    "crewai.flow.flow:Flow._resolve_feedback_provider",
+    "crewai.flow.flow:Flow._finalize_human_feedback",
+    "crewai.flow.flow:Flow._store_feedback_lessons",
+    "crewai.flow.flow:Flow._human_feedback_method_outputs",
+    "crewai.flow.flow:Flow.human_feedback_history",
+    "crewai.flow.flow:Flow.last_human_feedback",
+    "crewai.flow.flow:Flow._state",
+    "crewai.flow.human_feedback:HumanFeedbackResult",
+)
 
 
 def missing(names: tuple[str, ...]) -> list[str]:

@@ -47,6 +47,12 @@ class Spending:
     def resumes(self, _task_id: str) -> bool:
         return False
 
+    def gave_ids(self, _crew: Any) -> bool:
+        return False
+
+    def method_began(self, _call: Any) -> None:
+        pass
+
     def beside(self, kind: str, _source: Any, _fields: Entries) -> Entries | None:
         return {"spent": dict(self._control.spent)} if self._control.limits and kind in PAID else None
 
@@ -255,6 +261,9 @@ class Journal(Spending):
 
     def resumes(self, task_id: str) -> bool:
         return self.pending is not None and self.pending["task"] == task_id
+
+    def gave_ids(self, crew: Any) -> bool:
+        return crew is self.crew
 
     def beside(self, kind: str, source: Any, fields: Entries) -> Entries | None:
         """Never raises: the line itself must go out."""

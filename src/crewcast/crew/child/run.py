@@ -5,6 +5,8 @@ from typing import Any
 
 from . import crews, errors, events, extractors, flows, internals, project, reviews, threads
 from .channel import Channel
+from .feedback import Feedback
+from .flow_journal import FlowJournal
 from .journal import FlowJournals, Journal, Unresumable, llms_of
 from .stops import Control
 from .tasks import TaskBook
@@ -27,19 +29,24 @@ class Run:
         self._is_flow = flows.is_flow(self._value)
         self._book = TaskBook([] if self._is_flow else self._value.tasks)
         self._begin = time.monotonic()
-        self._journal: Journal | FlowJournals | None = None
+        self._journal: Journal | FlowJournal | FlowJournals | None = None
         if job.get("journal") is not None:
-            self._journal = (
-                FlowJournals(control) if self._is_flow else Journal(self._value, job["journal"], control)
-            )
+            self._journal = self._kept(job["journal"], control)
             self._journal.answered = not internals.missing(internals.ASKING)
+
+    def _kept(self, entries: Line, control: Control) -> Journal | FlowJournal | FlowJournals:
+        if not self._is_flow:
+            return Journal(self._value, entries, control)
+        if "run" not in entries and internals.missing(internals.FLOWS):
+            return FlowJournals(control)
+        return FlowJournal(self._value, entries, control, self._book, self._job.get("decision"))
 
     def line(self) -> Line:
         """How it ended."""
         try:
             impossible = self._impossible()
         except Unresumable as error:
-            assert isinstance(self._journal, Journal)
+            assert isinstance(self._journal, Journal | FlowJournal)
             return failed("refused", str(error), "", self._journal.done(), 0.0)
         if impossible is not None:
             return impossible
@@ -50,6 +57,8 @@ class Run:
             self._control.check()
             kick_off = flows.kick_off if self._is_flow else crews.kick_off
             output, usage = kick_off(self._value, self._inputs)
+            if isinstance(self._journal, FlowJournal):
+                usage = self._journal.usage()
         except BaseException as error:
             return self._failed(error, sink)
         if sink.refusal is not None:
@@ -66,22 +75,36 @@ class Run:
     def _impossible(self) -> Line | None:
         """Why nothing is kicked off, if so; else the crew is where it is to go on."""
         if self._is_flow:
-            refusal = flows.refusal(self._value)
+            refusal = flows.refusal(self._value, asks=self._asks_feedback())
         else:
             asks = self._journal is not None and self._journal.answered
             refusal = crews.refusal(self._value, asks=asks)
         if refusal is not None:
             return failed("refused", refusal, "", [], 0.0)
-        if isinstance(self._journal, Journal):
+        if isinstance(self._journal, Journal | FlowJournal):
             self._journal.check()
-            restored = self._journal.restore(self._book)
+            restored = (
+                self._journal.restore()
+                if isinstance(self._journal, FlowJournal)
+                else self._journal.restore(self._book)
+            )
             self._inputs = self._inputs if restored is None else restored
-            self._control.counted(llms_of(self._value))
+            if not self._is_flow:
+                self._control.counted(llms_of(self._value))
         missing = [name for name in self._description["required"] if name not in self._inputs]
         if missing and not self._description["before_kickoff"]:
             # CrewAI itself looks only when there are any inputs, and else sends the braces to the model.
             return failed("input", ", ".join(missing) + self._takes(), "", [], 0.0)
         return None
+
+    def _asks_feedback(self) -> bool:
+        """Whether people are asked what a flow's methods ask."""
+        journal = self._journal
+        return (
+            isinstance(journal, FlowJournal)
+            and not journal.obstacles
+            and not internals.missing(internals.FEEDBACK)
+        )
 
     def _listen(self) -> events.Sink:
         """From now on everything that CrewAI does is heard, and those are asked whom it asks."""
@@ -95,7 +118,11 @@ class Run:
         )
         events.listen(sink)
         inherited = sink.places()
-        if self._journal is not None:
+        if isinstance(self._journal, FlowJournal):
+            inherited.append(self._journal.attach(sink, self._channel.send, self._tell))
+            if self._asks_feedback() and flows.asking(self._value):
+                Feedback(self._journal).install()
+        elif self._journal is not None:
             if isinstance(self._journal, Journal):
                 self._journal.attach(self._channel.send)
             if self._journal.answered:

@@ -69,22 +69,40 @@ class TaskBook:
                 self._finished[task_id] = told
             self._worked.update(begun or {})
 
-    def add(self, tasks: Sequence[Any]) -> None:
-        """The tasks of one more crew. A crew that is kicked off again has them again: they get ids of their own."""
+    def reserve(self, ids: Iterable[str], *, crew: bool) -> None:
+        """Ids that an earlier process gave: nothing else gets them. Those of a crew's tasks count as its tasks."""
         with self._lock:
-            ids = stable_ids(tasks, self._crew_tasks + 1, self._known)
-            self._crew_tasks += len(ids)
+            for task_id in ids:
+                self._known.setdefault(task_id, None)
+                self._crew_tasks += crew
+
+    def add(self, tasks: Sequence[Any], reserved: "Sequence[str] | None" = None) -> "list[str]":
+        """The tasks of one more crew, and their ids. A crew that is kicked off again has them again: they get ids of
+        their own. Those that are `reserved` for them are theirs.
+        """
+        with self._lock:
+            if reserved is None:
+                ids = stable_ids(tasks, self._crew_tasks + 1, self._known)
+                self._crew_tasks += len(ids)
+            else:
+                ids = list(reserved)
             own: dict[str, list[str]] = {}
             for task_id, task in zip(ids, tasks, strict=True):
-                self._known[task_id] = role_of(getattr(task, "agent", None))
+                self._known[task_id] = role_of(getattr(task, "agent", None)) or self._known.get(task_id)
                 own.setdefault(str(task.id), []).append(task_id)
             self._by_uuid.update(own)
+            return ids
 
-    def claim(self, name: str, began: float) -> str:
+    def position(self, task_id: str) -> int:
+        """Counted from 1, in the order in which they became known."""
+        with self._lock:
+            return list(self._known).index(task_id) + 1
+
+    def claim(self, name: str, began: float, reserved: "str | None" = None) -> str:
         """An id for what is no task of a crew: a flow's method, at work since then."""
         with self._lock:
-            task_id = _free(name, set(self._known))
-            self._known[task_id] = None
+            task_id = reserved or _free(name, set(self._known))
+            self._known.setdefault(task_id, None)
             self._started[task_id] = began
             self._open.add(task_id)
             return task_id
