@@ -190,7 +190,7 @@ def test_a_child_that_dies_while_it_is_stopped_is_not_tried_again(server, sack):
 
 def test_a_server_that_ends_while_a_run_is_stopped_stops_it(tmp_path, sack):
     """Killed, or with no time left to wait for it: a run that somebody stopped is not begun again."""
-    killed, drained = sack("killed", clean_task=["deaf"]), sack("drained", clean_task=["deaf"])
+    killed, drained = sack("killed", clean_task=["deaf", "deaf"]), sack("drained", clean_task=["deaf"])
     with ServerProcess(MILL, tmp_path / "data", "--stop-grace", "60", "--drain", "0.2") as server:
         first = start(server, drained)
         drained.wait_for("clean_task", within=60)
