@@ -6,7 +6,7 @@ own, like a crew that is run by itself. What a person has judged of a method is 
 
 The entries, beside those of a crew's journal below `crew:<key>/`:
 
-    run                    with what the flow began
+    flow                   with what it began
     crew:<key>/call        which kickoff this is, what it was given, the ids of its tasks
     crew:<key>/done        what the crew returned, or `failed`: what it raised
     crew:<key>/decision    of the review that is pending there, until it is taken up
@@ -100,7 +100,7 @@ class FlowJournal:
             self._note(dict.fromkeys(self._dropped))
 
     def _check(self) -> None:
-        run = self.entries.get("run")
+        run = self.entries.get("flow")
         if run is None:
             return
         if self.obstacles:
@@ -131,7 +131,7 @@ class FlowJournal:
         for task_id, of_crew in self._ids():
             self.book.reserve([task_id], crew=of_crew)
         self.book.restore(self.done())
-        run = self.entries.get("run")
+        run = self.entries.get("flow")
         if run is None:
             return None
         if hasattr(self.flow, "_stamp_state_id"):
@@ -234,8 +234,8 @@ class FlowJournal:
             entries.update(call.named(call.journal.beside(kind, source, fields) or {}))
         elif self.control.limits and kind in PAID:
             entries["spent"] = dict(self.control.spent)
-        if kind == "method_execution_started" and "run" not in self.entries:
-            entries["run"] = self._run()
+        if kind == "method_execution_started" and "flow" not in self.entries:
+            entries["flow"] = self._began()
         task_id = fields.get("task_id")
         method = next((each for each in self._methods if task_id and each.claimed() == task_id), None)
         if method is not None:
@@ -265,7 +265,7 @@ class FlowJournal:
             self._places += 1
             return self._places - 1
 
-    def _run(self) -> Entries:
+    def _began(self) -> Entries:
         run = {
             "crewai": internals.version(),
             **self._identity(),
@@ -278,7 +278,7 @@ class FlowJournal:
                 run["state"] = state
             else:
                 run["problem"] = "the state that it began with is no JSON"
-                self.stuck.add("run")
+                self.stuck.add("flow")
         return run
 
     def usage(self) -> "Entries | None":
