@@ -311,9 +311,8 @@ class Lab(Flow):
 """
     lines = start_flow(code, journal={"spent": {"llm_calls": 1}}, limits={"llm_calls": 2}).result()
     assert (lines[-1]["kind"], [task["task_id"] for task in lines[-1]["tasks"]]) == ("budget", ["a"])
-    assert [line["journal"] for line in lines if "journal" in line] == [
-        {"spent": {"tokens": 0, "llm_calls": 2, "tool_calls": 0}}
-    ]
+    [spent] = {str(line["journal"]["spent"]) for line in lines if "spent" in line.get("journal", {})}
+    assert spent == str({"tokens": 0, "llm_calls": 2, "tool_calls": 0})
 
 
 # Waiting in place
@@ -381,8 +380,14 @@ class Lab(Flow):
 """
 
 
+# Where a flow's crews cannot go on in another process.
+GONE = """
+sys.modules["_crewcast_child.internals"].FLOWS += ("crewai:Crew.gone_in_this_release",)
+"""
+
+
 def test_a_flow_waits_in_place_for_one_person_after_the_other(start_flow):
-    child = start_flow(FLOW, journal={})
+    child = start_flow(GONE + FLOW, journal={})
     asked = []
     for _ in range(3):
         paused = child.until("paused")
@@ -410,7 +415,7 @@ class Lab(Flow):
         # What the second agent was told is in its messages.
         return str(crew(task(a, "a", human_input=True), task(b, "b")).kickoff().tasks_output[1].messages)
 """
-    child = start_flow(code, journal={})
+    child = start_flow(GONE + code, journal={})
     child.until("paused")
     child.send({"op": "decision", **approve("Mind the bees.")})
     assert ("Human feedback on 'a' (approved): Mind the bees." in child.result()[-1]["output"]) == has(

@@ -7,6 +7,8 @@ import msgspec
 from crewcast.contract.webhooks import JSON
 
 _TASK = "task:"
+# Below these, a flow keeps what belongs to one of its crews, or to one execution of a method.
+_PARTS = ("crew:", "method:")
 
 
 def finished_tasks(journal: Mapping[str, bytes]) -> dict[str, JSON]:
@@ -21,7 +23,8 @@ def finished_tasks(journal: Mapping[str, bytes]) -> dict[str, JSON]:
 
 def told_of(name: str, value: JSON | None) -> JSON | None:
     """What an entry tells of a finished task; None for another entry."""
-    if value is None or not name.rpartition("/")[2].startswith(_TASK):
+    own = name.partition("/")[2] if name.startswith(_PARTS) else name
+    if value is None or not own.startswith(_TASK):
         return None
     told: JSON | None = value.get("told")
     return told

@@ -14,6 +14,10 @@ CrewAI, the syntax of Python 3.10, and no import from `crewcast`. `boot.py` load
     journal.py   what a run keeps, for a process that goes on with it
     outputs.py   what a task returned, as JSON and back
     reviews.py   a person approves what a task has made, in another process
+    packing.py   any value as JSON that another process makes the same value of
+    flow_journal.py what a run of a flow keeps
+    flow_crews.py the crews of a flow, of which each answers again, goes on, or asks a person
+    feedback.py  a person judges what a flow's method returned
     stops.py     the server's word, its silence and a budget end a run
     internals.py what of CrewAI's insides these lean on
     project.py   from a folder to a crew

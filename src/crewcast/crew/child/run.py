@@ -37,7 +37,7 @@ class Run:
     def _kept(self, entries: Line, control: Control) -> Journal | FlowJournal | FlowJournals:
         if not self._is_flow:
             return Journal(self._value, entries, control)
-        if "run" not in entries and internals.missing(internals.FLOWS):
+        if "flow" not in entries and internals.missing(internals.FLOWS):
             return FlowJournals(control)
         return FlowJournal(self._value, entries, control, self._book, self._job.get("decision"))
 
