@@ -631,6 +631,61 @@ class F(Flow):
     assert lines[-1]["output"] == "done Cbetter B"
 
 
+def test_a_crew_that_lists_a_task_twice_is_answered_when_it_is_over_and_holds_the_process_before(flow):
+    code = """
+class F(Flow):
+    @start()
+    def first(self):
+        twice = task(worker(*map(answer, "abc"), role="A"), "twice")
+        return crew(twice, twice).kickoff().raw
+    @listen(first)
+    def second(self, found):
+        return one("B", human_input=True).kickoff().raw + found
+"""
+    assert flow.apart(code, approve()).last["output"] == "done Bb"
+    asking = code.replace('role="A"), "twice"', 'role="A"), "twice", human_input=True').replace(
+        '"B", human_input=True', '"B"'
+    )
+    lines = in_place(waiting(flow, asking), reject("longer"), approve(), approve())
+    assert [line["output"] for line in lines if line["op"] == "paused"] == ["a", "b", "c"]
+    assert lines[-1]["output"] == "done Bc"
+
+
+def test_a_crew_that_lists_a_task_twice_and_is_cut_is_not_gone_on_with(flow):
+    run = flow.begin(
+        """
+class F(Flow):
+    @start()
+    def first(self):
+        twice = task(worker(answer("a"), lambda: once("now"), role="A"), "twice")
+        return crew(twice, twice).kickoff().raw
+""",
+        status=KILLED,
+    )
+    run.go()
+    assert (run.last["kind"], [each["task_id"] for each in run.last["tasks"]]) == ("refused", ["twice"])
+    assert run.last["error"] == (
+        "the run cannot go on: the crew in the method first: the crew lists one task several times"
+    )
+
+
+def test_a_decision_that_the_flow_does_not_come_to_again_is_told_of(flow):
+    run = flow.begin("""
+class F(Flow):
+    @router("begin_")
+    def unused(self):
+        return "x"
+    @start()
+    def first(self):
+        if CALLS.exists():
+            return "another way"
+        return one("A", human_input=True).kickoff().raw
+""")
+    run.go(approve())
+    assert run.last["output"] == "another way"
+    assert "a decision was not used, the flow took another way: crew:first|1|" in run.child.log()
+
+
 # Judged methods
 
 JUDGED = """

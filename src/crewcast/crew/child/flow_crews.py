@@ -100,6 +100,17 @@ class CrewCall:
         """By the names that they have in the run's journal."""
         return {name if name == "spent" else self.key + "/" + name: value for name, value in entries.items()}
 
+    def beside(self, kind: str, source: Any, fields: Entries) -> Entries:
+        """What is committed with an event of one of its tasks."""
+        if kind == "task_completed" and self.journal.obstacles:
+            # It is told, and no other process may do it again.
+            return {"task:" + fields["task_id"]: {"told": told_of(fields), "problem": self._obstacle()}}
+        return self.journal.beside(kind, source, fields) or {}
+
+    def has_problem(self) -> bool:
+        """Whether it has done what no other process could go on with."""
+        return any(isinstance(value, dict) and "problem" in value for value in self.journal.entries.values())
+
     def is_over(self) -> bool:
         return any(name in self.journal.entries for name in ("done", "failed"))
 
@@ -153,6 +164,8 @@ class CrewCall:
         for task in reviewed(crew) if flow.answered else []:
             # Beside others it could not wait: it would leave them behind.
             task.async_execution = False
+        if journal.obstacles and journal.done():
+            raise flow.refuse(self._obstacle())
         try:
             journal.check()
             if journal.run is None:
@@ -174,6 +187,9 @@ class CrewCall:
             return {"value": pack(output)}
         except Unpackable as error:
             return {"problem": "what " + self._where() + " returned is no JSON: " + text(error)}
+
+    def _obstacle(self) -> str:
+        return self._where() + ": " + "; ".join(self.journal.obstacles)
 
     def _where(self) -> str:
         return "the crew in the method " + self._method.name if self._method is not None else "a crew"
@@ -270,6 +286,12 @@ class People:
             self._flow.sink.end(refused)
             raise refused
         return found
+
+
+def told_of(fields: Entries) -> Entries:
+    """What a finished task's event tells of it."""
+    names = ("task_id", "agent", "output", "execution_time")
+    return {name: fields[name] for name in names if fields.get(name) is not None}
 
 
 def _failure(error: Exception, where: str) -> Entries:

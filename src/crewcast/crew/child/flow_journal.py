@@ -27,7 +27,7 @@ from typing import Any
 from . import internals
 from .events import Sink
 from .extractors import Refused
-from .flow_crews import CrewCall, People
+from .flow_crews import CrewCall, People, told_of
 from .flows import MethodCall, methods_of, name_of
 from .journal import PAID, Unresumable
 from .outputs import Entries, survives
@@ -231,7 +231,7 @@ class FlowJournal:
         entries: Entries = {}
         call = self.crew_of(source) if kind in ("task_started", "task_completed") else None
         if call is not None:
-            entries.update(call.named(call.journal.beside(kind, source, fields) or {}))
+            entries.update(call.named(call.beside(kind, source, fields)))
         elif self.control.limits and kind in PAID:
             entries["spent"] = dict(self.control.spent)
         if kind == "method_execution_started" and "flow" not in self.entries:
@@ -243,11 +243,7 @@ class FlowJournal:
             if kind in ("task_completed", "task_failed"):
                 self._methods.remove(method)
             if kind == "task_completed":
-                told = {
-                    name: fields[name]
-                    for name in ("task_id", "agent", "output", "execution_time")
-                    if fields.get(name) is not None
-                }
+                told = told_of(fields)
                 entries[method_key(method) + "/task:" + told["task_id"]] = {"told": told}
                 entries["usage"] = self.usage()
                 entries["spent"] = dict(self.control.spent)
@@ -400,11 +396,10 @@ class FlowJournal:
     # Asking a person
 
     def is_held(self, where: str) -> bool:
-        """Whether something other than what asks here needs this very process."""
+        """Whether something else than what asks here, or something of its own crew, needs this very process."""
         with self._lock:
-            others = [call.journal for call in self._crews if call.key != where]
             return bool(self.stuck - {where}) or any(
-                journal.obstacles or "problem" in (journal.run or {}) for journal in others
+                call.has_problem() or (call.key != where and call.journal.obstacles) for call in self._crews
             )
 
     def check_path(self, where: str) -> None:
@@ -424,6 +419,10 @@ class FlowJournal:
                     "the method " + lost.split("|")[0].removeprefix("crew:") + " did not come again to the crew that "
                     "waited for a person: the words of its tasks are other ones in each process"
                 )  # fmt: skip
+
+    def unused(self) -> list[str]:
+        """Where something was decided that the flow has not come to again."""
+        return [name.rpartition("/")[0] for name in self.entries if name.endswith("/decision")]
 
     def refuse(self, why: str) -> Refused:
         """The run's word is said now, whatever the project makes of what is raised."""

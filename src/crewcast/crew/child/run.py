@@ -1,5 +1,6 @@
 """A crew or flow, run from its kickoff, or from where an earlier process left it, to the line that says how it ended."""
 
+import sys
 import time
 from typing import Any
 
@@ -59,6 +60,10 @@ class Run:
             output, usage = kick_off(self._value, self._inputs)
             if isinstance(self._journal, FlowJournal):
                 usage = self._journal.usage()
+                for where in self._journal.unused():
+                    sys.stderr.write(
+                        "crewcast: a decision was not used, the flow took another way: " + where + "\n"
+                    )
         except BaseException as error:
             return self._failed(error, sink)
         if sink.refusal is not None:
