@@ -155,8 +155,8 @@ def test_a_crew_is_described_without_running(host, tmp_path):
         "required": ["audience", "topic"],
         "only": False,
         "tasks": [
-            {"task_id": "research_task", "agent": "{topic} Researcher"},
-            {"task_id": "write_task", "agent": "{topic} Writer"},
+            {"task_id": "research_task", "agent": "{topic} Researcher", "human_input": False},
+            {"task_id": "write_task", "agent": "{topic} Writer", "human_input": False},
         ],
         "before_kickoff": True,
         "warnings": [],
