@@ -187,6 +187,8 @@ def _told(context: Context, review: Review) -> JSON:
         "kickoff_id": review.run_id,
         "review": review.number,
         "task_id": review.task_id,
+        "index": review.index,
+        "uuid": review.uuid,
         "agent": review.agent or None,
         "output": review.output,
         "state": review.state,
