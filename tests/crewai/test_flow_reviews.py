@@ -485,6 +485,42 @@ class F(Flow):
     assert [len(run.prompts(who)) for who in "AB"] == [1, 1]
 
 
+SEVERAL = {
+    "gather": "[each.raw for each in await asyncio.gather(*(made.copy().akickoff(inputs={'n': n}) for n in 'xyz'))]",
+    "for each": "[each.raw for each in await made.akickoff_for_each([{'n': n} for n in 'xyz'])]",
+    "threads": "[each.raw for each in await made.kickoff_for_each_async([{'n': n} for n in 'xyz'])]",
+    "in turn": "[each.raw for each in made.kickoff_for_each([{'n': n} for n in 'xyz'])]",
+}
+
+
+@pytest.mark.parametrize("way", SEVERAL)
+def test_people_are_asked_for_each_of_several_kickoffs(flow, way):
+    """Each ends the process while the others are somewhere in their work; each is decided on once, with its own words."""
+    run = flow.begin(f"""
+class Own(type(llm("x"))):
+    def call(self, messages, **named):
+        self._replies = [answer("about " + str(messages).split("Now about ")[1][0])] * 99
+        return super().call(messages, **named)
+class F(Flow):
+    @start()
+    {"async " * ("await" in SEVERAL[way])}def first(self):
+        who = worker(role="A")
+        who.llm = Own(model="A")
+        made = crew(task(who, "dig", description="Now about {{n}}.", human_input=True, callback=lambda output: note(output.raw)))
+        return {SEVERAL[way]}
+""")
+    asked = []
+    while run.last["op"] == "paused":
+        asked.append((run.last["task_id"], run.last["output"]))
+        run.go(approve())
+    assert run.last["op"] == "finished", run.last
+    assert run.last["output"] == '["about x", "about y", "about z"]'
+    assert sorted(output for _, output in asked) == ["about x", "about y", "about z"]
+    assert sorted(task_id for task_id, _ in asked) == ["dig", "dig-2", "dig-3"]
+    assert sorted(run.effects) == [["about x"], ["about y"], ["about z"]]
+    assert sorted(ends(run)[:3]) == sorted(asked)
+
+
 def test_crews_side_by_side_are_told_apart_by_their_inputs(flow):
     run = flow.begin(
         """
