@@ -18,6 +18,7 @@ from crewcast.core.event import Channel, Event
 from crewcast.core.run import RunState
 from crewcast.store.protocol import IdempotencyKey, Removal, Store
 from crewcast.store.sqlite import SQLiteStore, committer, connection, session
+from crewcast.store.sqlite.committer import Write
 from crewcast.store.sqlite.session import parse_queries
 from crewcast.store.sqlite.tail import Tail
 from tests.contract.store.world import (
@@ -467,6 +468,27 @@ async def test_outcomes_gather_until_somebody_waits_for_a_write(
         await append(store, run, Channel.STEP)
         assert await writing
     assert seen.count("COMMIT") == 1
+
+
+async def test_the_log_is_never_behind_a_run_that_was_read(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+):
+    """A commit is in the file a moment before the loop hears of it."""
+    run = await append(store, await running(store, ALL), Channel.STEP)
+    unheard: list[list[Write]] = []
+    hear = store.committer._resolve
+    monkeypatch.setattr(store.committer, "_resolve", unheard.append)
+    writing = asyncio.ensure_future(append(store, run, Channel.STEP))
+    async with asyncio.timeout(10):
+        while (found := await store.run(run.id)) is None or found.seq < 2:
+            await asyncio.sleep(0)
+    assert [event.seq for event in await store.events(run.id)] == [1, 2]
+    monkeypatch.undo()
+    async with asyncio.timeout(10):
+        while not unheard:
+            await asyncio.sleep(0)
+    hear(unheard[0])
+    await writing
 
 
 async def test_a_write_that_fails_does_not_fail_its_neighbours(store: SQLiteStore):
