@@ -3,18 +3,15 @@
 import asyncio
 import logging
 
-import msgspec
 from msgspec.structs import replace
 
 from crewcast.clock import Clock
-from crewcast.contract import endings, journal, webhooks
-from crewcast.contract.webhooks import JSON, Draft
+from crewcast.contract import endings, webhooks
 from crewcast.core import review as reviews
 from crewcast.core import run as runs
 from crewcast.core.backoff import SECOND
 from crewcast.core.duration import show
 from crewcast.core.errors import StoreError
-from crewcast.core.event import Event
 from crewcast.core.review import Due, Review
 from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run, RunState
@@ -73,11 +70,11 @@ class Deadlines:
             agent=review.agent or None,
             review_url=self._links.url(run.id, review.number),
             expires_at=review.expires_at,
-            meta=_meta(run),
+            meta=endings.meta_of(run),
         )
-        return await self._store.remind(
-            reviews.remind(review, now), run, replace(run, seq=run.seq + 1), [self._event(run, draft)]
-        )
+        after = replace(run, seq=run.seq + 1)
+        event = webhooks.encode(draft, run.id, after.seq, run.attempt, self._max_event_bytes)
+        return await self._store.remind(reviews.remind(review, now), run, after, [event])
 
     async def _expire(self, review: Review, run: Run, now: int) -> bool:
         after, held = reviews.expire(review, now), False
@@ -89,21 +86,13 @@ class Deadlines:
         elif after.decision is not None:
             held = await self._store.decide(after, run, runs.resume(run), [])
         else:
-            tasks = journal.finished_tasks(await self._store.journal(run.id))
+            kept = await self._store.journal(run.id)
             waited = show((now - review.asked_at) // SECOND * SECOND)
             error = f"nobody decided about task {review.task_id} within {waited}"
-            ended, draft = endings.failed(run, error, list(tasks.values()), _meta(run), now)
-            event = self._event(run, draft)
-            held = await self._store.decide(after, run, replace(ended, seq=run.seq + 1), [event])
+            ended, events = endings.unheld(endings.failed, run, error, kept, now, self._max_event_bytes)
+            held = await self._store.decide(after, run, ended, events)
         if held:
             log.info(
                 "run %s: the time for task %s is over: %s", run.id, review.task_id, after.decision or "fail"
             )
         return held
-
-    def _event(self, run: Run, draft: Draft) -> Event:
-        return webhooks.encode(draft, run.id, run.seq + 1, run.attempt, self._max_event_bytes)
-
-
-def _meta(run: Run) -> JSON | None:
-    return msgspec.json.decode(run.meta) if run.meta else None

@@ -116,7 +116,9 @@ async def stop(request: Request) -> Response:
                 return answer(_stopped(run, "stopping", told), 202)
         else:
             kept = await store.journal(run.id)
-            after, events = endings.unheld(run, by, kept, context.clock.now(), context.max_event_bytes)
+            after, events = endings.unheld(
+                endings.stopped, run, by, kept, context.clock.now(), context.max_event_bytes
+            )
             if await store.conclude(run, after, events):
                 return answer(_stopped(run, "stopped", "The run was stopped; nothing of it was at work"))
         again = await store.run(run.id)

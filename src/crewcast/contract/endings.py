@@ -1,6 +1,6 @@
 """How a run ends: its state and its one crew event, which belong together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -33,16 +33,27 @@ def stopped(run: Run, by: str, tasks: Sequence[JSON], meta: JSON | None, now: in
     return run, _draft(run, "error", tasks, meta, now, error=error)
 
 
+def meta_of(run: Run) -> JSON | None:
+    """What the kickoff wanted to be told with each task and crew event."""
+    return msgspec.json.decode(run.meta) if run.meta else None
+
+
 def unheld(
-    run: Run, by: str, kept: Mapping[str, bytes], now: int, max_event_bytes: int
+    end: Callable[[Run, str, Sequence[JSON], JSON | None, int], tuple[Run, Draft]],
+    run: Run,
+    words: str,
+    kept: Mapping[str, bytes],
+    now: int,
+    max_event_bytes: int,
 ) -> tuple[Run, list[Event]]:
-    """A run that nobody works on, as it is stopped, with its crew event; `kept` is its journal."""
-    meta = msgspec.json.decode(run.meta) if run.meta else None
-    after, draft = stopped(run, by, list(journal.finished_tasks(kept).values()), meta, now)
+    """A run that nobody works on, as it ends, with its crew event.
+
+    `end` is `stopped` with who did it in `words`, or `failed` with why; `kept` is the run's journal.
+    """
+    after, draft = end(run, words, list(journal.finished_tasks(kept).values()), meta_of(run), now)
     seq = run.seq + 1
-    return replace(after, seq=seq), [
-        webhooks.encode(draft, run.id, seq, max(1, run.attempt), max_event_bytes)
-    ]
+    event = webhooks.encode(draft, run.id, seq, max(1, run.attempt), max_event_bytes)
+    return replace(after, seq=seq), [event]
 
 
 def _draft(

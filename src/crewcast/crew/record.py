@@ -50,7 +50,7 @@ class Record:
         self.asks: Review | None = None  # what its process waits for in place
         self._shared = shared
         self._clock = shared.clock
-        self._meta: JSON | None = msgspec.json.decode(run.meta) if run.meta else None
+        self._meta = endings.meta_of(run)
         self._mapping = mapping.Mapping(run.id, self._meta)
         self._finished = journal.finished_tasks(kept)
         self._kept = set(self._finished)

@@ -196,7 +196,9 @@ class Worker:
         elif run.state in (RunState.QUEUED, RunState.WAITING):
             # It paused, or was given back, while somebody asked.
             kept, now = await self._store.journal(run_id), self._clock.now()
-            after, events = endings.unheld(run, run.stop, kept, now, self._limits.max_event_bytes)
+            after, events = endings.unheld(
+                endings.stopped, run, run.stop, kept, now, self._limits.max_event_bytes
+            )
             if await self._store.conclude(run, after, events):
                 await self._forget_storage(run_id)
 

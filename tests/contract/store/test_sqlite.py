@@ -649,19 +649,19 @@ def test_the_tail_keeps_to_its_room_and_has_no_gaps():
     run, other = new_run(), new_run()
     for seq in range(1, 30):
         tail.add(run.id, [event(run, seq)])
-    assert tail.after(run.id, 27, 9, None) == [event(run, 28), event(run, 29)]
-    assert tail.after(run.id, 29, 9, None) == []
+    assert tail.after(run.id, 27, 9, ALL) == [event(run, 28), event(run, 29)]
+    assert tail.after(run.id, 29, 9, ALL) == []
     assert tail.after(run.id, 5, 2, Channel.STEP) == [event(run, 6), event(run, 7)]
     assert tail.after(run.id, 5, 2, Channel.TASK) == []
     tail.add(run.id, [])
     for seq in range(1, 30):
         tail.add(other.id, [event(other, seq)])
-    assert tail.after(run.id, 27, 9, None) is None
-    assert tail.after(other.id, 0, 1, None) == [event(other, 1)]
+    assert tail.after(run.id, 27, 9, ALL) is None
+    assert tail.after(other.id, 0, 1, ALL) == [event(other, 1)]
     tail = Tail()
     tail.add(run.id, [event(run, seq) for seq in range(1, 2000)])
-    assert tail.after(run.id, 0, 9, None) is None
-    assert tail.after(run.id, 1990, 2, None) == [event(run, 1991), event(run, 1992)]
+    assert tail.after(run.id, 0, 9, ALL) is None
+    assert tail.after(run.id, 1990, 2, ALL) == [event(run, 1991), event(run, 1992)]
 
 
 async def test_a_log_longer_than_its_tail_is_read_from_the_file(store: SQLiteStore):

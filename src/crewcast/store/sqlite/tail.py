@@ -48,15 +48,15 @@ class Tail:
         if not log:
             del self._logs[run_id]
 
-    def after(self, run_id: str, seq: int, limit: int, channels: Channel | None) -> list[Event] | None:
-        """As Store.events; None if the file has to be asked."""
+    def after(self, run_id: str, seq: int, limit: int, channels: Channel) -> list[Event] | None:
+        """Events of `channels` with `seq` above, in order, at most `limit`; None if the file has to be asked."""
         log = self._logs.get(run_id)
         if log is None:
             return None
         start = seq + 1 - log[0][1].seq
         if start < 0:
             return None
-        wanted = -1 if channels is None else int(channels)
+        wanted = int(channels)
         found: list[Event] = []
         for at in range(start, len(log)):
             if len(found) >= limit:
