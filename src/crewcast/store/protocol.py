@@ -24,6 +24,7 @@ from crewcast.core.lane import Attempt, Lane
 from crewcast.core.origin import Health
 from crewcast.core.review import Review
 from crewcast.core.run import Run
+from crewcast.store.nodes import NodeStore
 from crewcast.store.reviews import ReviewStore
 
 NO_ENTRIES: Mapping[str, bytes | None] = MappingProxyType({})
@@ -136,7 +137,7 @@ def level(error: StoreError) -> int:
 HintListener = Callable[[Hint, str], None]
 
 
-class Store(ReviewStore, Protocol):
+class Store(ReviewStore, NodeStore, Protocol):
     """One contract suite (`tests/contract/store`) proves every adapter."""
 
     def listen(self, listener: HintListener) -> Callable[[], None]:
@@ -189,9 +190,6 @@ class Store(ReviewStore, Protocol):
         no more than so many runs are running in the whole store then. What a limit holds back costs little,
         however much waits. No other claim returns the runs while the lease holds. See `core.run.claim`.
         """
-
-    async def renew_runs(self, lease_token: str, until: int) -> None:
-        """Prolongs every running run that is held by `lease_token`."""
 
     def append(
         self,
