@@ -17,10 +17,10 @@ from crewcast.core.errors import StoreError, StoreFull, StoreHeld, StoreUnusable
 from crewcast.core.event import Channel, Event
 from crewcast.core.run import RunState
 from crewcast.store.protocol import IdempotencyKey, Removal, Store
+from crewcast.store.session import parse_queries
 from crewcast.store.sqlite import SQLiteStore, committer, connection, session
 from crewcast.store.sqlite.committer import Write
-from crewcast.store.sqlite.session import parse_queries
-from crewcast.store.sqlite.tail import Tail
+from crewcast.store.tail import Tail
 from tests.contract.store.world import (
     ALL,
     AT_ONCE,

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 from crewcast.core.event import Event
 from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
+from crewcast.store import rows
 from crewcast.store.protocol import NO_ENTRIES
-from crewcast.store.sqlite import journal, reviews, rows
+from crewcast.store.session import Values, finish
 from crewcast.store.sqlite.committer import Unheld
-from crewcast.store.sqlite.journal import Entries
 from crewcast.store.sqlite.run_keys import RunKeys
-from crewcast.store.sqlite.session import Session, Values
+from crewcast.store.sqlite.session import Immediate, Session
+from crewcast.store.verbs import journal, reviews
+from crewcast.store.verbs.journal import Entries
 
 
 class Append(NamedTuple):
@@ -22,7 +24,7 @@ class Append(NamedTuple):
     review: Review | None = None
 
 
-def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
+def append(db: Session, rules: Immediate, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
     """Which of the appends were written: all, or of a single one that is not held any more, none.
 
     Raises Unheld if one of several is not held: each is then to be repeated alone.
@@ -70,7 +72,7 @@ def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
         if value.journal or value.review is not None or value.run.state is not RunState.RUNNING
     ]
     if beside:
-        _append_beside(db, keys, beside)
+        _append_beside(db, rules, keys, beside)
     return [True] * len(values)
 
 
@@ -80,13 +82,13 @@ def log(db: Session, keys: RunKeys, run: Run, events: Sequence[Event], before: i
     _append_events(db, keys, [Append(run, events, "")], {run.id: (run, before, "")})
 
 
-def _append_beside(db: Session, keys: RunKeys, values: Sequence[Append]) -> None:
+def _append_beside(db: Session, rules: Immediate, keys: RunKeys, values: Sequence[Append]) -> None:
     """What few appends bring: entries of the journal, and what a run asks, or does not ask any more."""
-    journal.write(db, [(keys.of(value.run.id), value.journal) for value in values])
+    finish(journal.write, rules, [(keys.of(value.run.id), value.journal) for value in values])
     for run, *_, review in values:
         if review is not None:
             reviews.check_asked(run, review)
-            reviews.ask(db, keys.of(run.id), review)
+            finish(reviews.ask, rules, keys.of(run.id), review)
         elif run.state is not RunState.RUNNING:
             # What a process asked in place, nobody answers any more.
             db.write("void_review", {"run": keys.of(run.id), "at": run.finished_at, "by": run.stop})

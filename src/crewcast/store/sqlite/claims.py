@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 
 from crewcast.core.lane import Lane
-from crewcast.store.sqlite import rows
-from crewcast.store.sqlite.session import Session, Values
+from crewcast.store import rows
+from crewcast.store.session import Values
+from crewcast.store.sqlite.session import Session
 
 # How far a claim looks along what is due, where it has to pass over lanes. If all it finds there is to be
 # passed over, it goes from origin to origin instead.
