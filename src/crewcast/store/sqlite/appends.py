@@ -1,27 +1,16 @@
 """Appends to the log: of many runs at once, one statement for each table."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from crewcast.core.event import Event
-from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
 from crewcast.store import rows
-from crewcast.store.protocol import NO_ENTRIES
 from crewcast.store.session import Values, finish
 from crewcast.store.sqlite.committer import Unheld
 from crewcast.store.sqlite.run_keys import RunKeys
 from crewcast.store.sqlite.session import Immediate, Session
 from crewcast.store.verbs import journal, reviews
-from crewcast.store.verbs.journal import Entries
-
-
-class Append(NamedTuple):
-    run: Run
-    events: Sequence[Event]
-    lease_token: str
-    journal: Entries = NO_ENTRIES
-    review: Review | None = None
+from crewcast.store.verbs.append import Append, check_dense, work_of
 
 
 def append(db: Session, rules: Immediate, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
@@ -33,7 +22,7 @@ def append(db: Session, rules: Immediate, keys: RunKeys, values: Sequence[Append
     latest: dict[str, tuple[Run, int, str]] = {}
     for run, events, token, *_ in values:
         before = run.seq - len(events)
-        _check_dense(run, events, before)
+        check_dense(run, events, before)
         earlier = latest.get(run.id)
         if earlier is None:
             latest[run.id] = run, before, token
@@ -78,7 +67,7 @@ def append(db: Session, rules: Immediate, keys: RunKeys, values: Sequence[Append
 
 def log(db: Session, keys: RunKeys, run: Run, events: Sequence[Event], before: int) -> None:
     """Events of a run that nobody holds, behind number `before`."""
-    _check_dense(run, events, before)
+    check_dense(run, events, before)
     _append_events(db, keys, [Append(run, events, "")], {run.id: (run, before, "")})
 
 
@@ -97,34 +86,16 @@ def _append_beside(db: Session, rules: Immediate, keys: RunKeys, values: Sequenc
 def _append_events(
     db: Session, keys: RunKeys, values: Sequence[Append], latest: dict[str, tuple[Run, int, str]]
 ) -> None:
-    logged: list[Values] = []
-    # The newest event of each run and channel and how many there are, oldest first: a lane takes the last
-    # that it listens to.
-    newest: dict[tuple[int, int], Values] = {}
-    for run, events, *_ in values:
-        key = keys.of(run.id)
-        for event in events:
-            row = rows.event_row(key, event)
-            logged.append(row)
-            channel = row[2]
-            earlier = newest.pop((key, channel), None)
-            count = 1 if earlier is None else earlier[4] + 1
-            newest[key, channel] = (key, channel, event.seq, event.at, count)
+    logged = [rows.event_row(keys.of(run.id), event) for run, events, *_ in values for event in events]
     if not logged:
         return
     db.write_rows("append_events", logged)
-    for work in _one_per_run(newest.values()):
+    for work in _one_per_run(work_of(logged)):
         db.write_rows("append_work", work)
     db.write_rows("append_dead", [(keys.of(run_id), before) for run_id, (_, before, _) in latest.items()])
 
 
-def _check_dense(run: Run, events: Sequence[Event], before: int) -> None:
-    for number, event in enumerate(events, before + 1):
-        if event.seq != number or event.run_id != run.id:
-            raise ValueError(f"run {run.id}: event {event.id} cannot be number {number} of its log")
-
-
-def _one_per_run(newest: Any) -> list[list[Values]]:
+def _one_per_run(newest: list[Values]) -> list[list[Values]]:
     """Lists in which no run comes twice: one statement cannot change a lane twice."""
     lists: list[list[Values]] = []
     seen: dict[int, int] = {}

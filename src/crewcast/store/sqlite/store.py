@@ -15,6 +15,7 @@ from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
 from crewcast.store import rows
 from crewcast.store.protocol import (
+    KEYS_KEPT_FOR,
     NO_ENTRIES,
     NO_LIMITS,
     Created,
@@ -27,8 +28,6 @@ from crewcast.store.protocol import (
     Removal,
     Settlement,
 )
-from crewcast.store.sqlite.appends import Append
-from crewcast.store.sqlite.claims import LOOK
 from crewcast.store.sqlite.committer import Committer, Write, end_process
 from crewcast.store.sqlite.connection import (
     FILE,
@@ -41,7 +40,6 @@ from crewcast.store.sqlite.connection import (
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.waiting import Waiting
 from crewcast.store.sqlite.writes import (
-    KEYS_KEPT_FOR,
     Adopt,
     ClaimLanes,
     NewRun,
@@ -51,6 +49,8 @@ from crewcast.store.sqlite.writes import (
     Writes,
 )
 from crewcast.store.tail import Tail
+from crewcast.store.verbs.append import Append
+from crewcast.store.verbs.claims import LOOK
 from crewcast.store.verbs.origins import Reset
 from crewcast.store.verbs.queue import Claim
 from crewcast.store.verbs.replays import Redeliver

@@ -6,16 +6,13 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from crewcast.core.backoff import DAY
 from crewcast.core.event import Event
 from crewcast.core.lane import Lane
 from crewcast.core.run import Run
 from crewcast.store import rows
-from crewcast.store.protocol import Created, IdempotencyKey, Settlement
+from crewcast.store.protocol import KEYS_KEPT_FOR, Created, IdempotencyKey, Settlement
 from crewcast.store.session import Values, finish
 from crewcast.store.sqlite import appends, sweep
-from crewcast.store.sqlite.appends import Append
-from crewcast.store.sqlite.claims import due_lanes
 from crewcast.store.sqlite.committer import R, Unheld, V, Verb
 from crewcast.store.sqlite.run_keys import ImmediateKeys, RunKeys
 from crewcast.store.sqlite.session import Immediate, Session
@@ -29,9 +26,9 @@ from crewcast.store.verbs import (
     reviews,
     secrets,
 )
+from crewcast.store.verbs.append import Append
+from crewcast.store.verbs.claims import due_lanes
 from crewcast.store.verbs.journal import Entries
-
-KEYS_KEPT_FOR = 1 * DAY
 
 
 class NewRun(NamedTuple):
@@ -103,7 +100,7 @@ class Writes:
         self.delete_run = Verb(4, _rule(retention.hide, db, keys))
         self.rotate = Verb(4, _rule(secrets.rotate, db))
         self.bind_key = Verb(4, _rule(secrets.bind, db))
-        self.claim_runs = Verb(5, _rule(queue.claim, db))
+        self.claim_runs = Verb(5, _each(self._claim_runs))
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
         self.sweep = Verb(6, _each(self._sweep))
 
@@ -150,6 +147,9 @@ class Writes:
             finish(journal.write, self._rules, [(number, entries)])
         return Created(run.id)
 
+    def _claim_runs(self, value: queue.Claim) -> list[Run]:
+        return [run for _, run in finish(queue.claim, self._rules, value)]
+
     def _renew_runs(self, value: Renew) -> None:
         self._db.write("renew_runs", {"token": value.lease_token, "until": value.until})
 
@@ -175,7 +175,7 @@ class Writes:
 
     def _claim_lanes(self, value: ClaimLanes) -> list[Lane]:
         limit, token, now, until, busy, per_origin = value
-        lanes = due_lanes(self._db, limit, token, now, busy, per_origin)
+        lanes = finish(due_lanes, self._rules, rows.lane_from, limit, token, now, busy, per_origin)
         self._db.write_rows(
             "claim_lanes", [(self._key(lane.run_id), lane.number, token, until) for lane in lanes]
         )

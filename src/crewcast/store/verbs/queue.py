@@ -20,10 +20,11 @@ class Claim(NamedTuple):
     per_token: int | None
 
 
-async def claim(db: Session, value: Claim) -> list[Run]:
+async def claim(db: Session, value: Claim) -> list[tuple[int, Run]]:
+    """The runs that were taken, each with its key."""
     keys = await _chosen(db, value)
     await db.write_rows("claim_runs", [(key, value.now, value.lease_token, value.until) for key in keys])
-    return [rows.run_from(row) for key in keys for row in await db.all("run_by_key", {"key": key})]
+    return [(key, rows.run_from(row)) for key in keys for row in await db.all("run_by_key", {"key": key})]
 
 
 async def _free(db: Session, token: str, value: Claim) -> int:
