@@ -15,6 +15,7 @@ from crewcast.store.protocol import Created, IdempotencyKey, Settlement
 from crewcast.store.sqlite import (
     appends,
     journal,
+    nodes,
     origins,
     queue,
     replays,
@@ -112,6 +113,8 @@ class Writes:
         self.delete_run = Verb(4, _each(partial(retention.hide, self._db, self._keys)))
         self.rotate = Verb(4, _each(self._rotate))
         self.bind_key = Verb(4, _each(self._bind_key))
+        self.beat = Verb(4, _each(partial(nodes.beat, self._db)))
+        self.leave = Verb(4, _each(partial(nodes.leave, self._db)))
         self.claim_runs = Verb(5, _each(partial(queue.claim, self._db)))
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
         self.sweep = Verb(6, _each(self._sweep))
@@ -159,8 +162,9 @@ class Writes:
             journal.write(self._db, [(number, entries)])
         return Created(run.id)
 
-    def _renew_runs(self, value: Renew) -> None:
-        self._db.write("renew_runs", {"token": value.lease_token, "until": value.until})
+    def _renew_runs(self, value: Renew) -> list[str]:
+        held = self._db.all("renew_runs", {"token": value.lease_token, "until": value.until})
+        return [run_id for (run_id,) in held]
 
     def _adopt(self, value: Adopt) -> bool:
         run, token, until = value
