@@ -2,8 +2,18 @@
 
 import asyncio
 import contextlib
+import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+from crewcast.core.backoff import SECOND
+from crewcast.core.errors import StoreError
+
+log = logging.getLogger("crewcast")
+
+SYNCHRONISE_EVERY = 5 * SECOND
+DRIFT = 2000  # a clock is trusted to run right to one part in so many
 
 
 class Clock(Protocol):
@@ -25,6 +35,51 @@ class RealClock:
             async with asyncio.timeout(max(0, timeout) / 1_000_000):
                 return await event.wait()
         return event.is_set()
+
+
+def since_boot() -> int:
+    """Microseconds that never jump, counted through the sleep of the machine where that can be."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
+
+
+class StoreClock(RealClock):
+    """The store's clock, where many nodes share it: this machine's own count of time, set by what `read` tells.
+
+    What the machine's wall clock says, and how it jumps, changes nothing. `now` is right to within half the time
+    that the best of the last readings took. `synchronise` comes first, then `run` in a task.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[int]], steady: Callable[[], int] = since_boot) -> None:
+        self._read = read
+        self._steady = steady
+        self._ahead: int | None = None  # of `steady`
+        self._read_at = 0
+        self._off = 0  # by at most so much, when it was read
+
+    def now(self) -> int:
+        if self._ahead is None:
+            raise RuntimeError("the clock was not synchronised")
+        return self._steady() + self._ahead
+
+    async def synchronise(self) -> None:
+        """Raises StoreError if the store does not tell the time."""
+        before = self._steady()
+        told = await self._read()
+        after = self._steady()
+        off = (after - before) // 2
+        # A reading that took long says less than an earlier one, unless that is so old that it may have drifted.
+        if self._ahead is None or off <= self._off + (after - self._read_at) // DRIFT:
+            self._ahead, self._read_at, self._off = told - before - off, after, off
+
+    async def run(self) -> None:
+        """Until cancelled. An error of the store is waited out; the clock goes on meanwhile."""
+        never = asyncio.Event()
+        while True:
+            await self.wait(never, SYNCHRONISE_EVERY)
+            try:
+                await self.synchronise()
+            except StoreError as e:
+                log.debug("the store does not tell the time: %s", e)
 
 
 class ManualClock:

@@ -85,17 +85,20 @@ async def unlock(settings: Settings, store: Store) -> bytes:
         if noted is None or key_file(settings).exists():
             raise
         raise UsageError(
-            f"the data folder {settings.data_dir} was written with the master key {noted.hex()}, which is not "
-            f"there. {_MEND}"
+            f"{place(settings)} was written with the master key {noted.hex()}, which is not there. {_MEND}"
         ) from e
     own = fingerprint(master)
     noted = noted or await store.bind_key(own)
     if noted != own:
         raise UsageError(
-            f"the data folder {settings.data_dir} was written with the master key {noted.hex()}, and this one "
-            f"is {own.hex()}. {_MEND}"
+            f"{place(settings)} was written with the master key {noted.hex()}, and this one is {own.hex()}. {_MEND}"
         )
     return master
+
+
+def place(settings: Settings) -> str:
+    """Where the server keeps what it knows, in words that tell no password."""
+    return f"the data folder {settings.data_dir}" if settings.database_url is None else "the database"
 
 
 _MEND = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from crewcast.core.node import Role
 from crewcast.dispatch.egress import host_pattern
 from crewcast.dispatch.proxy import Proxy
 from crewcast.dispatch.proxy import parse as parse_proxy
@@ -54,6 +55,34 @@ def rate(value: Any) -> float:
     if number != 0 and not 0.001 <= number <= 100_000:
         raise ValueError("must be a number a second between 0.001 and 100000, or 0")
     return number
+
+
+def lease(value: Any) -> float:
+    number = seconds(value)
+    if not 1 <= number <= 86400:
+        raise ValueError("must be at least a second, and at most a day")
+    return number
+
+
+def roles(value: Any) -> tuple[Role, ...]:
+    """In the order of the list of roles, each once."""
+    parts = value if isinstance(value, list) else str(value).split(",")
+    named = {str(part).strip().lower() for part in parts}
+    if not named <= set(Role):
+        raise ValueError(f"must be some of {', '.join(Role)}, separated by commas")
+    return tuple(role for role in Role if role in named)
+
+
+def database_url(value: Any) -> str:
+    found = text(value)
+    try:
+        target = urlsplit(found)
+        _ = target.port
+    except ValueError:
+        target = urlsplit("")
+    if target.scheme not in ("postgresql", "postgres"):
+        raise ValueError("must be postgresql://USER:PASSWORD@HOST:PORT/NAME")
+    return found
 
 
 def schedule(value: Any) -> tuple[float, ...]:

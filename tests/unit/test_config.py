@@ -55,6 +55,11 @@ def test_flags_beat_variables_beat_the_file_beat_defaults(elsewhere):
         ("allow_hosts", "receiver,10.0.0.1", "allow_networks"),
         ("allow_hosts", "*", "host names or *.NAME"),
         ("deny_networks", "10.0.0.1/8", "host bits"),
+        ("lease", "0.9", "at least a second"),
+        ("roles", "api,cook", "must be some of api, worker, dispatcher"),
+        ("roles", "", "must be some of"),
+        ("database_url", "mysql://u:hunter2@db/x", "must be postgresql://"),
+        ("database_url", "postgresql://u:hunter2@db:port/x", "must be postgresql://"),
         ("proxy", "https://u:hunter2@proxy:3128", "http://"),
         ("proxy", "http://u:hunter2@proxy", "HOST:PORT"),
     ],
@@ -127,3 +132,27 @@ def test_settings_do_not_print_their_values():
     assert settings.proxy.authorization == b"Basic dTpzM2NyZXQ="
     assert "s3cret" not in repr(settings)
     assert "dTpzM2NyZXQ" not in repr([settings, settings.proxy])
+
+
+DATABASE = "postgresql://crewcast:hunter2@db.example/crewcast"
+
+
+def test_without_a_database_a_node_has_all_roles():
+    assert load("serve").roles == ("api", "worker", "dispatcher")
+    assert load("serve", roles="dispatcher, API,worker,api").roles == ("api", "worker", "dispatcher")
+    with pytest.raises(UsageError, match="CREWCAST_DATABASE_URL") as caught:
+        load("serve", roles="worker")
+    assert str(caught.value).startswith("roles: worker alone")
+
+
+def test_over_a_database_a_node_has_the_roles_that_it_is_given(elsewhere):
+    settings = load("serve", {"CREWCAST_DATABASE_URL": DATABASE}, roles="dispatcher,api")
+    assert settings.roles == ("api", "dispatcher")
+    file = elsewhere / "crewcast.toml"
+    file.write_text(f'database_url = "{DATABASE}"\nroles = ["worker"]\n')
+    assert load("serve").roles == ("worker",)
+    assert load("secret").database_url == DATABASE
+
+
+def test_a_database_with_its_password_is_shown_nowhere():
+    assert "hunter2" not in repr(load("serve", {"CREWCAST_DATABASE_URL": DATABASE}))

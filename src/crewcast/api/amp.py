@@ -14,7 +14,7 @@ from crewcast.contract.terms import Terms
 from crewcast.contract.webhooks import JSON
 from crewcast.core import ids
 from crewcast.core.event import Channel
-from crewcast.core.run import RunState, new_run
+from crewcast.core.run import Run, RunState, new_run
 from crewcast.store.protocol import Created, IdempotencyKey
 
 MAX_KEY_LENGTH = 255
@@ -127,7 +127,15 @@ async def status(request: Request) -> Response:
     review = await context.store.review(run.id) if asking else None
     crew = context.crews.get(run.crew)
     total = crew.total_tasks() if crew is not None else None
-    return answer(bodies.status(run, context.clock.now(), last, total, review, context.paused_status))
+    told = bodies.status(run, context.clock.now(), last, total, review, context.paused_status)
+    return answer(told | why_queued(context, run))
+
+
+def why_queued(context: Context, run: Run) -> JSON:
+    """What a queued run waits for, where that is not just its turn."""
+    if run.state is RunState.QUEUED and not context.has_worker(run.crew):
+        return bodies.no_worker(run.crew)
+    return {}
 
 
 def _named(request: Request) -> str | None:

@@ -58,7 +58,7 @@ class CrewView:
 
 @dataclass(slots=True)
 class Context:
-    """What the routes work with; made by `server.py`."""
+    """What the routes work with; made by `parts.py`. `crews` may change from request to request."""
 
     store: Store
     clock: Clock
@@ -71,6 +71,9 @@ class Context:
     seal: Seal
     links: ReviewLinks
     reseal: Callable[[Lane, str], bytes | None]  # a lane's authentication, for the same URL in another run
+    has_worker: Callable[[str], bool] = lambda _crew: True  # whether somebody takes runs of that crew now
+    # Where logs may lie on other machines: the name of the node that holds a run by its lease token, if one does.
+    log_elsewhere: Callable[[str | None], str | None] | None = None
     default_crew: str | None = None
     paused_status: str = "awaiting_human_feedback"
     max_event_bytes: int = 256 * 1024
@@ -102,7 +105,7 @@ class Context:
 
 
 def create_app(context: Context) -> ASGIApp:
-    from crewcast.api import amp, deliveries, documents, reruns, review_page, reviews, runs, secrets
+    from crewcast.api import amp, deliveries, documents, nodes, reruns, review_page, reviews, runs, secrets
 
     routes = [
         Route("/", amp.healthy, methods=["GET"]),
@@ -133,6 +136,7 @@ def create_app(context: Context) -> ASGIApp:
         Route("/api/v1/redeliveries", deliveries.redeliver, methods=["POST"]),
         Route("/api/v1/origins", deliveries.origins, methods=["GET"]),
         Route("/api/v1/origins/reset", deliveries.reset, methods=["POST"]),
+        Route("/api/v1/nodes", nodes.listed, methods=["GET"]),
         Route("/api/v1/secrets/rotate", secrets.rotate, methods=["POST"]),
         Route("/.well-known/webhook-keys", secrets.public_keys, methods=["GET"]),
     ]

@@ -1,6 +1,7 @@
 """What can be seen of a run beyond AMP's API: its events as they come, its deliveries, its output."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from typing import BinaryIO
@@ -9,6 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
+from crewcast.api.amp import why_queued
 from crewcast.api.app import Context, answer, context_of, run_of
 from crewcast.api.query import PAGE, digits, number
 from crewcast.contract import amp as bodies
@@ -16,11 +18,15 @@ from crewcast.contract.problem import Problem
 from crewcast.contract.webhooks import JSON, rfc3339, without_link
 from crewcast.core import url
 from crewcast.core.backoff import SECOND
+from crewcast.core.errors import StoreError
 from crewcast.core.event import Channel, Event
 from crewcast.core.run import Run
-from crewcast.store.protocol import Hint
+from crewcast.store.protocol import Hint, level
+
+log = logging.getLogger("crewcast.api")
 
 KEEP_ALIVE = 15 * SECOND
+AGAIN = 1 * SECOND  # after an error of the store
 CHUNK = 64 * 1024
 
 
@@ -123,6 +129,8 @@ async def logs(request: Request) -> Response:
     try:
         file = await asyncio.to_thread(context.log_file(run.id).open, "rb")
     except FileNotFoundError:
+        if run.started_at is not None and context.log_elsewhere is not None:
+            raise bodies.log_is_elsewhere(run.id, context.log_elsewhere(run.lease_token)) from None
         return PlainTextResponse("")
     size = os.fstat(file.fileno()).st_size
     return StreamingResponse(
@@ -151,13 +159,14 @@ async def _stream(context: Context, run_id: str, after: int) -> AsyncIterator[by
     try:
         while True:
             changed.clear()
-            run = await context.store.run(run_id)
+            run, found = await _seen(context, run_id, after)
+            for one in found:
+                yield _sse("event", _told(one), one.seq)
+                after = one.seq
             if run is None:
                 return
-            while found := await context.store.events(run_id, after, PAGE):
-                for one in found:
-                    yield _sse("event", _told(one), one.seq)
-                after = found[-1].seq
+            if len(found) == PAGE:
+                continue
             state = _state(context, run)
             if state != told:
                 told = state
@@ -170,11 +179,25 @@ async def _stream(context: Context, run_id: str, after: int) -> AsyncIterator[by
         forget()
 
 
+async def _seen(context: Context, run_id: str, after: int) -> tuple[Run | None, list[Event]]:
+    """The run as it is, and its next events, of which none is missing that it had then. An error of the store is
+    waited out: the watcher need not come again.
+    """
+    while True:
+        try:
+            run = await context.store.run(run_id)
+            return run, [] if run is None else await context.store.events(run_id, after, PAGE)
+        except StoreError as e:
+            log.log(level(e), "the events of run %s wait: they cannot be read: %s", run_id, e)
+            await context.clock.wait(asyncio.Event(), AGAIN)
+
+
 def _state(context: Context, run: Run) -> JSON:
     """What a watcher is told of a run's state: as `/status`, and why it waits if it does."""
     crew = context.crews.get(run.crew)
     now = context.clock.now()
     state = bodies.status(run, now, None, crew.total_tasks() if crew else None, paused=context.paused_status)
+    state |= why_queued(context, run)
     state["crew_state"] = crew.state() if crew else "not served here"
     state.pop("execution_time", None)  # it would move at every look
     if not run.started_at and not run.state.ended:

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     _asking(commands)
     _deciding(commands)
     _delivering(commands)
+    _sharing(commands)
     _keys(commands)
     return whole
 
@@ -82,9 +83,11 @@ def _serving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         command.add_argument(
             "projects",
             metavar="[NAME=]PROJECT",
-            nargs="*" if name == "dev" else "+",
+            nargs="*",
             help="folder of a CrewAI project, or FOLDER/MODULE:OBJECT for a crew, a flow, or what makes one"
-            + (" (default: this folder)" if name == "dev" else ""),
+            + (
+                " (default: this folder)" if name == "dev" else "; none for a node whose roles have no worker"
+            ),
         )
         config.add_flags(command, name)
         command.set_defaults(run=_run_serving, command=name)
@@ -276,6 +279,23 @@ def _run_delivering(args: argparse.Namespace) -> int:
     from crewcast.cli import deliveries
 
     return deliveries.run(args)
+
+
+def _sharing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "nodes",
+        help="list the nodes that share a database",
+        description="Lists the nodes that share a server's database: what each does, the crews that it runs, since when "
+        "it is there and when it last said so. One that ended without a word is lapsed, and is forgotten after a day.",
+    )
+    _add_server(command)
+    command.set_defaults(run=_run_sharing)
+
+
+def _run_sharing(args: argparse.Namespace) -> int:
+    from crewcast.cli import nodes
+
+    return nodes.run(args)
 
 
 def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

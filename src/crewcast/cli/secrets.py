@@ -16,7 +16,9 @@ from crewcast.core import duration, url
 from crewcast.core.errors import StoreHeld, UsageError
 from crewcast.core.generation import EVERY_ORIGIN, MOST_AT_ONCE, Generation, Rotation, Rotations, signing
 from crewcast.core.keyring import KeyRing
-from crewcast.store.sqlite import SQLiteStore, aside
+from crewcast.store.opening import open_store
+from crewcast.store.protocol import Store
+from crewcast.store.sqlite import aside
 
 ALL = "all"
 T = TypeVar("T")
@@ -37,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(settings: Settings, origin: str, *, public: bool) -> None:
-    ring = _ring(settings)
+    ring = _ring(settings, _rotations(settings))
     newest = ring.generations(origin)[0].number
     if not public:
         print(ring.secret(origin, newest))
@@ -49,7 +51,8 @@ def _show(settings: Settings, origin: str, *, public: bool) -> None:
 
 def _list(settings: Settings, origin: str | None) -> None:
     """What is in force: of one origin, or of all, and of each one that was rotated by itself."""
-    ring, found = _ring(settings), aside.rotations(settings.data_dir)
+    found = _rotations(settings)
+    ring = _ring(settings, found)
     origins = [EVERY_ORIGIN, *sorted({one.origin for one in found} - {EVERY_ORIGIN})]
     now = RealClock().now()
     rows = [("ORIGIN", "GENERATION", "FROM", "UNTIL", "PUBLIC KEY")]
@@ -68,13 +71,16 @@ def _list(settings: Settings, origin: str | None) -> None:
 
 
 def _rotate(settings: Settings, args: argparse.Namespace) -> None:
-    """Asks a running server, or writes to the data folder of one that is stopped: only one process writes there."""
+    """Asks a running server, or writes to the data folder of one that is stopped: only one process writes there. A
+    database has many writers.
+    """
     origin = EVERY_ORIGIN if args.origin == ALL else _origin(args.origin)
     try:
         overlap = duration.parse(args.overlap)
     except ValueError as e:
         raise UsageError(f"--overlap {e}") from e
-    server = args.url or (os.environ.get("CREWCAST_URL") if args.data_dir is None else None)
+    aside_of_servers = settings.database_url is not None or args.data_dir is not None
+    server = args.url or (None if aside_of_servers else os.environ.get("CREWCAST_URL"))
     if server:
         client = Client(server, args.token or os.environ.get("CREWCAST_TOKEN", ""))
         body = {"origin": origin or ALL, "overlap": overlap // 1_000_000}
@@ -82,13 +88,13 @@ def _rotate(settings: Settings, args: argparse.Namespace) -> None:
         newest, *older = answer["generations"]
         _tell(answer["origin"], newest["generation"], older[0]["until"] if older else None)
         return
-    now = RealClock().now()
 
-    async def write(store: SQLiteStore) -> tuple[Rotation | None, list[Rotation]]:
+    async def write(store: Store) -> tuple[int, Rotation | None, list[Rotation]]:
         await keys.unlock(settings, store)
-        return await store.rotate(origin, now, now + overlap), await store.rotations()
+        now = await store.time()
+        return now, await store.rotate(origin, now, now + overlap), await store.rotations()
 
-    made, after = _written(settings, write)
+    now, made, after = _written(settings, write)
     if made is None:
         raise UsageError(
             f"{MOST_AT_ONCE} secrets are in force already, and each one signs; wait until one ends, or end all "
@@ -111,23 +117,23 @@ def _tell(origin: str, generation: int, until: str | None) -> None:
 def _replace(settings: Settings) -> None:
     master = keys.master_secret(settings)
 
-    async def write(store: SQLiteStore) -> bytes:
+    async def write(store: Store) -> bytes:
         return await store.bind_key(keys.fingerprint(master), replace=True)
 
     noted = _written(settings, write)
-    print(f"the data folder {settings.data_dir} now belongs to the master key {noted.hex()}")
+    print(f"{keys.place(settings)} now belongs to the master key {noted.hex()}")
     print("every subscriber needs its new secret: crewcast secret show --origin URL")
 
 
-def _written(settings: Settings, write: Callable[[SQLiteStore], Awaitable[T]]) -> T:
+def _written(settings: Settings, write: Callable[[Store], Awaitable[T]]) -> T:
     async def opened() -> T:
-        store = await SQLiteStore.open(settings.data_dir)
+        store = await open_store(settings.data_dir, settings.database_url)
         try:
             return await write(store)
         finally:
             await store.close()
 
-    if not settings.data_dir.is_dir():
+    if settings.database_url is None and not settings.data_dir.is_dir():
         raise UsageError(f"there is no data folder {settings.data_dir}; name the server's with --data-dir")
     try:
         return asyncio.run(opened())
@@ -138,11 +144,16 @@ def _written(settings: Settings, write: Callable[[SQLiteStore], Awaitable[T]]) -
         ) from e
 
 
-def _ring(settings: Settings) -> KeyRing:
+def _rotations(settings: Settings) -> list[Rotation]:
+    """Every rotation so far, read beside a server that may be running."""
+    if settings.database_url is None:
+        return aside.rotations(settings.data_dir)
+    return _written(settings, lambda store: store.rotations())
+
+
+def _ring(settings: Settings, rotations: list[Rotation]) -> KeyRing:
     return KeyRing(
-        keys.master_secret(settings, make=False),
-        aside.rotations(settings.data_dir),
-        asymmetric="v1a" in settings.signatures,
+        keys.master_secret(settings, make=False), rotations, asymmetric="v1a" in settings.signatures
     )
 
 

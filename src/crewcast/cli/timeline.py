@@ -49,8 +49,7 @@ class Timeline:
             waited = body.get("waited", 0)
             if waited and not self._rewrites and waited % QUIET:
                 return  # a terminal rewrites its line, a file gets one now and then
-            text = "queued; CrewAI is still loading" if body.get("crew_state") == "loading" else "queued"
-            text += f" ({waited} s)" if waited else ""
+            text = _queued(body) + (f" ({waited} s)" if waited else "")
             if self._paused:
                 text = "decided"
         elif body.get("stopping"):
@@ -114,6 +113,12 @@ class Timeline:
         if rewrite:
             line = f"\x1b[1A\x1b[2K{line}"  # up one line, and clear it
         print(line, file=self._out, flush=True)
+
+
+def _queued(body: JSON) -> str:
+    if "waits_for" in body:
+        return f"queued; it waits for {body['waits_for']}"
+    return "queued; CrewAI is still loading" if body.get("crew_state") == "loading" else "queued"
 
 
 def _step_text(step: JSON) -> str:

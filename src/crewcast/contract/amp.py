@@ -81,6 +81,23 @@ def _awaiting(review: Review) -> JSON:
     return told
 
 
+def no_worker(crew: str) -> JSON:
+    """What the answer has beside that of a queued run which nobody who is there would take."""
+    return {"waits_for": f"a worker that takes runs of {crew}: none is there"}
+
+
+def log_is_elsewhere(run_id: str, node: str | None) -> Problem:
+    """Logs stay with the worker; which one that was is known while it holds the run."""
+    where = "another node" if node is None else f"node {node}"
+    return Problem(
+        404,
+        "Log not here",
+        f"The log of execution {run_id} lies on {where}, in the data folder of the worker that ran it: logs stay "
+        "with their worker",
+        {} if node is None else {"node": node},
+    )
+
+
 def unknown_run(run_id: str) -> Problem:
     return Problem(
         404,

@@ -16,6 +16,7 @@ from crewcast.core import review as reviews
 from crewcast.core import run as runs
 from crewcast.core.backoff import SECOND
 from crewcast.core.errors import StoreError
+from crewcast.core.event import Event
 from crewcast.core.review import Review
 from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run, RunState
@@ -225,12 +226,15 @@ class Record:
             for n, draft in enumerate(drafts, 1)
         ]
         run = replace(run, seq=run.seq + len(events))
-        waiting = asyncio.Event()
+        waiting, in_doubt = asyncio.Event(), False
         while True:
             try:
                 held = await shared.store.append(run, events, shared.lease_token, kept or {}, review)
+                if not held and in_doubt and events:
+                    held = await self._is_stored(run, events[-1])
             except StoreError as e:
                 log.log(level(e), "run %s waits: its events cannot be stored: %s", run.id, e)
+                in_doubt = True
                 await self._clock.wait(waiting, 1 * SECOND)
             else:
                 break
@@ -244,6 +248,15 @@ class Record:
             self.held = False
             log.warning("run %s is not ours any more; its child is stopped", run.id)
         return held
+
+    async def _is_stored(self, run: Run, last: Event) -> bool:
+        """Whether an append that ended in an error was made all the same, and only its answer was lost."""
+        stored = await self._shared.store.run(run.id)
+        if stored is None or stored.seq < run.seq:
+            return False
+        if run.state is RunState.RUNNING and stored.lease_token != self._shared.lease_token:
+            return False
+        return await self._shared.store.events(run.id, last.seq - 1, 1) == [last]
 
 
 def _told(message: JSON) -> str:

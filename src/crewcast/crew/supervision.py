@@ -22,11 +22,14 @@ HOST_WENT_AWAY = 75  # the child's exit status when its channel or its host is g
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Microseconds: for a stop at the next event, for any word of the child, and of work in all. None: for ever."""
+    """Microseconds: for a stop at the next event, for any word of the child, and of work in all; and those that the
+    child itself waits for a beat. None: for ever.
+    """
 
     grace: int
     stall: int | None
     timeout: int | None
+    beats: int | None = None
 
 
 class Left(Enum):
@@ -50,6 +53,8 @@ class Supervision:
         self._patience = patience
         self._began = began
         self._heard = began
+        self._beat_at = clock.now()
+        self._silent_too_long = False
         self._committing = False
         self._killed: Left | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -84,9 +89,27 @@ class Supervision:
         """Ends the child at once: the server ends."""
         self._kill(Left.CUT)
 
+    def lose(self) -> None:
+        """Ends the child at once: the run is not ours any more, and nothing of it is written."""
+        self._record.held = False
+        self._child.kill()
+
     def beat(self) -> None:
         """The lease was prolonged."""
+        self._silent_too_long = self.left_alone
+        self._beat_at = self._clock.now()
         self._beats = asyncio.ensure_future(self._child.send({"op": "beat"}))
+
+    @property
+    def rests(self) -> bool:
+        """Nothing that the child said is on its way to the store, so a lease that is not found is lost."""
+        return not self._committing and not self._record.over
+
+    @property
+    def left_alone(self) -> bool:
+        """There was no beat for longer than the child waits for one, at any time."""
+        wait = self._patience.beats
+        return wait is not None and (self._silent_too_long or self._clock.now() - self._beat_at >= wait)
 
     async def _stop(self) -> None:
         never = asyncio.Event()
@@ -156,7 +179,7 @@ class Supervision:
                     batch.append(arrived.get_nowait())
                 messages = [message for message in batch if message is not None]
                 self._committing = True
-                held = not messages or await record.take(messages, self.stopped_by)
+                held = record.held and (not messages or await record.take(messages, self.stopped_by))
                 self._committing, self._heard = False, self._clock.now()
                 if not held:
                     return False

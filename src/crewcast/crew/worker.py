@@ -4,10 +4,11 @@ import asyncio
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -27,11 +28,14 @@ from crewcast.store.protocol import Hint, Store, level
 
 log = logging.getLogger("crewcast.worker")
 
-LEASE = 60 * SECOND
-RENEW_EVERY = 15 * SECOND
+T = TypeVar("T")
+
 POLL_EVERY = 1 * SECOND
 LAST_WRITES = 5 * SECOND
+LAPSED_AT_ONCE = 100
 STOPPED = "the server ended during the run"
+LOST = "its worker was lost during the run"
+OUT_OF_REACH = "the store was out of reach for so long that another might have had the run"
 NOT_KEPT = "what its tasks made could not be kept, so they would be done again"
 PENDING = "pending"  # the journal's entry of a task that waits for a decision
 
@@ -54,8 +58,8 @@ class WorkerLimits:
     """`concurrent_runs` at once on this node; events over `max_event_bytes` are cut. `crews` has those crews that
     are served otherwise than `crew` says. `per_token`: runs of one token at once.
 
-    `patience`: seconds without a sign of the lease after which a child stops by itself; None where nobody else
-    could take the run over.
+    `lease`: microseconds for which runs are held, prolonged four times within. `patience`: seconds without a sign of
+    that after which a child stops by itself; None where nobody else could take the run over.
     """
 
     concurrent_runs: int = 16
@@ -64,7 +68,12 @@ class WorkerLimits:
     crew: CrewLimits = CrewLimits()
     crews: Mapping[str, CrewLimits] = field(default_factory=dict)
     stop_grace: int = 10 * SECOND
+    lease: int = 60 * SECOND
     patience: float | None = None
+
+    @property
+    def renew_every(self) -> int:
+        return self.lease // 4
 
 
 class Worker:
@@ -90,6 +99,8 @@ class Worker:
         self._working: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._supervised: dict[str, Supervision] = {}
+        self._lost: set[str] = set()  # runs at work that are not ours any more
+        self._taking_over: set[str] = set()
         self._shared = Recording(store, clock, self._lease_token, links, review, limits.max_event_bytes)
         self._wake = asyncio.Event()
         self._wake_stops = asyncio.Event()
@@ -104,8 +115,10 @@ class Worker:
     async def run(self) -> None:
         """Claims and works until cancelled. An error of the store is waited out, never fatal."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._renew())
+            group.create_task(self._renew(group))
             group.create_task(self._look_for_words())
+            if self._limits.patience is not None:
+                group.create_task(self._look_for_lapsed())
             while True:
                 try:
                     await self._claim(group)
@@ -135,18 +148,16 @@ class Worker:
     async def recover(self) -> None:
         """What the last server of this data folder left running goes on, if it may, or ends with its one crew event."""
         for run in await self._store.running_runs():
-            until = self._clock.now() + LEASE
-            if not await self._store.adopt(run, self._lease_token, until):
-                continue
-            record, _ = await self._record(run)
-            if run.stop is not None:
-                await record.stop(run.stop)
-            else:
-                # The lease was last prolonged then; what came after was no work.
-                worked_until = max(run.claimed_at or 0, (run.lease_until or 0) - LEASE)
-                await self._again(record, STOPPED, self._crew_limits(run.crew), worked_until)
-            if record.run.state.ended:
-                await self._forget_storage(run.id)
+            await self._take_over(run, STOPPED)
+
+    @property
+    def lease_token(self) -> str:
+        """What its runs are held by: made anew at each start."""
+        return self._lease_token
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
 
     def wake(self) -> None:
         """Looks for queued runs now: a crew has become ready."""
@@ -158,18 +169,89 @@ class Worker:
         elif hint is Hint.STOP:
             self._wake_stops.set()
 
-    async def _renew(self) -> None:
+    async def _renew(self, group: asyncio.TaskGroup) -> None:
+        """Keeps what is at work; whose lease is known to hold gets a beat, and nobody else."""
+        never, pause = asyncio.Event(), self._limits.renew_every
+        while True:
+            await self._clock.wait(never, pause)
+            pause = self._limits.renew_every
+            # Those that were held before the question: what is claimed meanwhile is not in the answer, and what
+            # commits something hears from the store itself whether it is held.
+            asked = {
+                run_id: task
+                for run_id, task in self._tasks.items()
+                if (work := self._supervised.get(run_id)) is None or work.rests
+            }
+            try:
+                held = set(
+                    await self._store.renew_runs(self._lease_token, self._clock.now() + self._limits.lease)
+                )
+                for run_id in held - set(self._working) - self._taking_over:
+                    await self._adrift(run_id, group)
+            except StoreError as e:
+                log.log(level(e), "leases cannot be renewed: %s", e)
+                pause = min(pause, POLL_EVERY)
+                continue
+            for run_id, work in self._supervised.items():
+                if run_id in held:
+                    work.beat()
+            for run_id, task in asked.items():
+                if run_id not in held and self._tasks.get(run_id) is task:
+                    self._lose(run_id)
+
+    def _lose(self, run_id: str) -> None:
+        """It was taken over. One that is being started or has just ended is looked after when that is done."""
+        work = self._supervised.get(run_id)
+        if work is None:
+            self._lost.add(run_id)
+        elif work.rests:
+            log.warning("run %s was taken over; its child is stopped", run_id)
+            work.lose()
+
+    async def _adrift(self, run_id: str, group: asyncio.TaskGroup) -> None:
+        """A run that the store says is ours and that nobody works on: the answer to its claim was lost."""
+        async with self._claiming:
+            run = await self._store.run(run_id)
+            ours = run is not None and run.state is RunState.RUNNING and run.lease_token == self._lease_token
+            if run is None or not ours or run_id in self._working or self._draining:
+                return
+            if run.crew in self._crews:
+                self._begin(run, group)
+                return
+        await self._take_over(run, LOST)
+
+    async def _look_for_lapsed(self) -> None:
+        """Takes over what workers that are gone have left, of whatever crew it is."""
         never = asyncio.Event()
         while True:
-            await self._clock.wait(never, RENEW_EVERY)
-            if self._working:
-                try:
-                    await self._store.renew_runs(self._lease_token, self._clock.now() + LEASE)
-                except StoreError as e:
-                    log.log(level(e), "leases cannot be renewed: %s", e)
-                else:
-                    for work in self._supervised.values():
-                        work.beat()
+            await self._clock.wait(never, max(POLL_EVERY, self._limits.renew_every))
+            if self._draining:
+                continue
+            try:
+                for run in await self._store.lapsed_runs(self._clock.now(), LAPSED_AT_ONCE):
+                    if run.lease_token != self._lease_token:
+                        await self._take_over(run, LOST)
+            except StoreError as e:
+                log.log(level(e), "lapsed leases cannot be looked for: %s", e)
+
+    async def _take_over(self, run: Run, reason: str) -> None:
+        """A run whose holder is gone goes on, if it may, or ends with its one crew event."""
+        self._taking_over.add(run.id)
+        try:
+            until = self._clock.now() + self._limits.lease
+            if not await self._store.adopt(run, self._lease_token, until):
+                return
+            record, _ = await self._record(run)
+            if run.stop is not None:
+                await record.stop(run.stop)
+            else:
+                # The lease was last prolonged then; what came after was no work.
+                worked_until = max(run.claimed_at or 0, (run.lease_until or 0) - self._limits.lease)
+                await self._again(record, reason, self._crew_limits(run.crew), worked_until)
+            if record.run.state.ended:
+                await self._forget_storage(run.id)
+        finally:
+            self._taking_over.discard(run.id)
 
     async def _look_for_words(self) -> None:
         """Runs of ours that somebody asked to stop, at this node or at another, and what people decided about
@@ -212,7 +294,13 @@ class Worker:
             room = self._room(names)
             per_token = self._limits.per_token
             for run in await self._store.claim_runs(
-                names, free, self._lease_token, now, LEASE, per_crew=room, per_token=per_token
+                names,
+                free,
+                self._lease_token,
+                now,
+                self._limits.lease,
+                per_crew=room,
+                per_token=per_token,
             ):
                 self._begin(run, group)
 
@@ -236,6 +324,7 @@ class Worker:
     def _finished(self, run_id: str, task: asyncio.Task[None]) -> None:
         if self._tasks.get(run_id) is task:
             del self._working[run_id], self._tasks[run_id]
+            self._lost.discard(run_id)
         if not self._working:
             self._idle.set()
         self._wake.set()
@@ -255,15 +344,17 @@ class Worker:
 
     async def _record(self, run: Run) -> tuple[Record, Mapping[str, bytes]]:
         """What is known of the run so far; waits while the store cannot be read."""
+        kept = await self._patiently(run.id, lambda: self._store.journal(run.id))
+        review = await self._patiently(run.id, lambda: self._store.review(run.id))
+        return Record(self._shared, run, kept, review), kept
+
+    async def _patiently(self, run_id: str, read: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                kept = await self._store.journal(run.id)
-                review = await self._store.review(run.id)
+                return await read()
             except StoreError as e:
-                log.log(level(e), "run %s waits: it cannot be read: %s", run.id, e)
+                log.log(level(e), "run %s waits: it cannot be read: %s", run_id, e)
                 await self._clock.wait(asyncio.Event(), POLL_EVERY)
-            else:
-                return Record(self._shared, run, kept, review), kept
 
     async def _supervise(self, record: Record, kept: Mapping[str, bytes]) -> None:
         run = record.run
@@ -290,9 +381,17 @@ class Worker:
             return
         limits = self._crew_limits(run.crew)
         began = run.claimed_at or self._clock.now()
-        patience = Patience(self._limits.stop_grace, limits.stall, _left(run, limits.timeout))
+        beats = self._limits.patience
+        patience = Patience(
+            self._limits.stop_grace,
+            limits.stall,
+            _left(run, limits.timeout),
+            None if beats is None else int(beats * SECOND),
+        )
         work = self._supervised[run.id] = Supervision(record, child, self._clock, patience, began)
-        if self._stopping:
+        if run.id in self._lost:
+            work.lose()
+        elif self._stopping:
             work.cut()
         try:
             await self._conclude(record, child, work, await work.run(), limits)
@@ -303,7 +402,9 @@ class Worker:
         self, record: Record, child: Child, work: Supervision, left: Left, limits: CrewLimits
     ) -> None:
         """What becomes of a run whose child is gone."""
-        run = record.run
+        run, cut_by = record.run, STOPPED
+        if left is Left.LOST and work.left_alone:
+            left, cut_by = Left.CUT, OUT_OF_REACH
         match left:
             case Left.DONE:
                 return
@@ -315,7 +416,7 @@ class Worker:
             case Left.CUT if (record.run.max_attempts or limits.attempts) > 1 and record.can_go_on:
                 await record.requeue()  # however often: to be restarted is no fault of the run
             case Left.CUT:
-                await self._again(record, STOPPED, limits)
+                await self._again(record, cut_by, limits)
             case _:
                 if left is Left.STALLED:
                     reason = f"the crew said nothing for {(limits.stall or 0) / SECOND:g} s and was ended"
@@ -339,7 +440,7 @@ class Worker:
 
     async def _decision(self, run: Run) -> JSON | None:
         """What was decided about the review that is pending in the run's journal."""
-        review = await self._store.review(run.id)
+        review = await self._patiently(run.id, lambda: self._store.review(run.id))
         if review is None or review.decision is None:
             return None
         return decision_of(review)

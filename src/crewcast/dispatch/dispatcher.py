@@ -22,8 +22,6 @@ __all__ = ["DispatchLimits", "Dispatcher"]
 
 log = logging.getLogger("crewcast.dispatch")
 
-LEASE = 60 * SECOND
-RENEW_EVERY = 15 * SECOND
 LINGER = 2 * SECOND  # an idle lane is kept at least this long for the run's next event
 NOT_AT_ONCE = SECOND // 100  # when the store says that something is due and gives nothing
 
@@ -55,14 +53,22 @@ class Dispatcher:
         self._store = store
         self._clock = clock
         self._lanes = limits.lanes
-        self._lease_token = secrets.token_hex(16)
+        self._lease = limits.lease
         self._wake = asyncio.Event()
         self._stopped = asyncio.Event()
         self._active: dict[tuple[str, int], LaneWork] = {}
         self._by_run: dict[str, set[LaneWork]] = {}
         self._origins = Origins(store, signatures, clock, roll, limits, health, self._wake.set)
         self._shared = Shared(
-            store, transport, clock, roll, policy, limits.crew_wait, open_auth, self._nudge_siblings
+            store,
+            transport,
+            clock,
+            roll,
+            policy,
+            limits.crew_wait,
+            open_auth,
+            self._nudge_siblings,
+            secrets.token_hex(16),
         )
         store.listen(self._on_hint)
 
@@ -79,6 +85,9 @@ class Dispatcher:
                     pause = await self._claim(group)
                 except StoreError as e:
                     log.log(level(e), "lanes cannot be claimed: %s", e)
+                    # It may have been a claim whose answer was lost. Nobody knows its lanes, so their lease must
+                    # not be prolonged: those that are known are soon held by another token.
+                    self._shared.lease_token = secrets.token_hex(16)
                 await self._clock.wait(self._wake, pause)
                 self._wake.clear()
             if not self._active:
@@ -93,6 +102,10 @@ class Dispatcher:
             work.wake.set()
         if self._active:
             await self._clock.wait(self._stopped, patience)
+
+    def among(self, dispatchers: int) -> None:
+        """So many dispatchers share the origins: each takes its part of the rate."""
+        self._origins.share_rate(max(1, dispatchers))
 
     @property
     def lanes_held(self) -> int:
@@ -128,14 +141,16 @@ class Dispatcher:
                 return
 
     async def _renew(self) -> None:
-        never = asyncio.Event()
+        never, pause = asyncio.Event(), self._lease // 4
         while True:
-            await self._clock.wait(never, RENEW_EVERY)
-            if self._active:
-                try:
-                    await self._store.renew_lanes(self._lease_token, self._clock.now() + LEASE)
-                except StoreError as e:
-                    log.log(level(e), "lane leases cannot be renewed: %s", e)
+            await self._clock.wait(never, pause)
+            pause = self._lease // 4
+            try:
+                for token in {work.lane.lease_token for work in self._active.values()}:
+                    await self._store.renew_lanes(token or "", self._clock.now() + self._lease)
+            except StoreError as e:
+                log.log(level(e), "lane leases cannot be renewed: %s", e)
+                pause = min(pause, POLL_EVERY)
 
     async def _dismiss(self) -> None:
         """Sends idle lanes home: one timer for all, since a lane waits after most of its events."""
@@ -170,7 +185,8 @@ class Dispatcher:
             return POLL_EVERY
         origins, now = self._origins, self._clock.now()
         busy, share = origins.busy(now), origins.share
-        lanes = await self._store.claim_lanes(free, self._lease_token, now, LEASE, busy, share)
+        token = self._shared.lease_token
+        lanes = await self._store.claim_lanes(free, token, now, self._lease, busy, share)
         for lane in lanes:
             self._begin(group, lane)
         if len(lanes) == free:

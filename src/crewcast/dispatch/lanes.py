@@ -44,7 +44,9 @@ class End(Enum):
 
 @dataclass(slots=True)
 class Shared:
-    """What all lanes of a dispatcher share. `resting` has those that wait for work, the longest first."""
+    """What all lanes of a dispatcher share. `resting` has those that wait for work, the longest first; `lease_token`
+    is what lanes are claimed with from now on.
+    """
 
     store: Store
     transport: Transport
@@ -54,6 +56,7 @@ class Shared:
     crew_wait: int
     open_auth: Authentication
     nudge_siblings: Callable[["LaneWork"], None]
+    lease_token: str
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     resting: dict["LaneWork", int] = field(default_factory=dict)
 
@@ -291,9 +294,11 @@ class LaneWork:
 
     def _is_last(self, head: Event, after: Lane) -> bool:
         """The lane is not worth keeping for more: after the crew event, a run's last, after the last of a replay,
-        or if others wait for its place.
+        if it is held by a former token, or if others wait for its place.
         """
         if head.channel is Channel.CREW or (after.fixed and after.cursor >= after.tail):
+            return True
+        if after.lease_token != self._shared.lease_token and not self._in_flight:
             return True
         return self.origin.passed_over and not self.heard and not self._ahead and not self._in_flight
 

@@ -39,10 +39,11 @@ class SenderLimits:
 class DispatchLimits:
     """`lanes` held at once, `per_origin` requests in flight, `rate` requests a second for each origin (0: any number).
 
-    `crew_wait` is in microseconds.
+    `crew_wait` is in microseconds, and `lease`, for which lanes are held: it is prolonged four times within.
     """
 
     lanes: int = 4096
     per_origin: int = 64
     crew_wait: int = 60 * SECOND
     rate: float = 0.0
+    lease: int = 60 * SECOND

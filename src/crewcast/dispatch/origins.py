@@ -191,6 +191,18 @@ class Origins:
     def _new(self, health: Health) -> Origin:
         return Origin(self, self._signatures(health.origin), self._limits.per_origin, self._rate, health)
 
+    def share_rate(self, dispatchers: int) -> None:
+        """What all dispatchers together may send is what one of them may, so many times. Turns that were given stay."""
+        if self._rate is None:
+            return
+        every = Rate.per_second(self._limits.rate / dispatchers).every
+        if every == self._rate.every:
+            return
+        self._rate = replace(self._rate, every=every)
+        for origin in self._known.values():
+            assert origin.rate is not None
+            origin.rate = replace(origin.rate, every=every)
+
     @property
     def cap(self) -> int:
         """How many lanes of one origin may be at work.

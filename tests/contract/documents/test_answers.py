@@ -68,7 +68,7 @@ def documents(story, server):
     keys = "/.well-known/webhook-keys"
     for query in ("?origin=https://hooks.example.com", "?origin=ftp://x", ""):
         story.ask(server, f"public keys {query}", "get", keys, query=query, headers={"authorization": None})
-    for path in ("/inputs", "/crews/{name}/inputs", "/crews"):
+    for path in ("/inputs", "/crews/{name}/inputs", "/crews", "/api/v1/nodes"):
         story.ask(server, "the only crew", "get", path, name=CREW)
 
 

@@ -56,6 +56,7 @@ HEADS = {
     "queues",
     "stops",
     "running_runs",
+    "lapsed_runs",
     "hidden_run",
     "void_leases",
     "renew_lanes",

@@ -1,12 +1,11 @@
 """The verbs for operators, over PostgreSQL: redelivery, origins, retention, secrets, nodes."""
 
-import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from crewcast.core.generation import Rotation
 from crewcast.core.lane import Lane
-from crewcast.core.node import Node, Role
+from crewcast.core.node import Node
 from crewcast.core.origin import Health
 from crewcast.store import rows
 from crewcast.store.nodes import PublishedCrew
@@ -17,7 +16,8 @@ from crewcast.store.postgres.partitions import Partitions
 from crewcast.store.postgres.sweep import sweep
 from crewcast.store.protocol import DeadLane, DeadLetter, Hint, OriginRow, Removal
 from crewcast.store.session import Values
-from crewcast.store.verbs import origins, replays, retention, secrets
+from crewcast.store.verbs import nodes, origins, replays, retention, secrets
+from crewcast.store.verbs.nodes import Beat
 from crewcast.store.verbs.origins import Reset
 from crewcast.store.verbs.replays import Redeliver
 from crewcast.store.verbs.retention import Expire
@@ -176,50 +176,16 @@ class Operating:
 
     async def beat(self, node: Node, crews: Mapping[str, bytes], forget_before: int) -> None:
         async def beat(db: PostgresSession) -> None:
-            await db.write("beat", _node_columns(node))
-            described = [(name, crews[name], node.seen_at) for name in sorted(crews)]
-            await db.write_rows("publish_crews", described)
-            for name in ("forget_nodes", "forget_crews", "forget_leases"):
-                await db.write(name, {"before": forget_before})
+            await nodes.beat(db, Beat(node, crews, forget_before))
+            await db.write("forget_leases", {"before": forget_before})
 
         await self.database.transaction(beat)
 
     async def leave(self, node_id: str) -> None:
-        await self.database.transaction(lambda db: db.write("leave", {"id": node_id}))
+        await self.database.transaction(lambda db: nodes.leave(db, node_id))
 
     async def nodes(self) -> list[Node]:
-        return [_node_from(row) for row in await self._all("nodes")]
+        return [nodes.node_from(row) for row in await self._all("nodes")]
 
     async def published_crews(self) -> list[PublishedCrew]:
         return [PublishedCrew(*row) for row in await self._all("published_crews")]
-
-
-def _node_columns(node: Node) -> dict[str, Any]:
-    return {
-        "id": node.id,
-        "name": node.name,
-        "roles": ",".join(role.value for role in node.roles),
-        "version": node.version,
-        "started_at": node.started_at,
-        "seen_at": node.seen_at,
-        "until": node.until,
-        "crews": json.dumps(node.crews),
-        "draining": int(node.draining),
-        "url": node.url,
-    }
-
-
-def _node_from(row: Values) -> Node:
-    node_id, name, roles, version, started_at, seen_at, until, crews, draining, url = row
-    return Node(
-        node_id,
-        name,
-        tuple(Role(word) for word in roles.split(",") if word),
-        version,
-        started_at,
-        seen_at,
-        until,
-        tuple(json.loads(crews)),
-        bool(draining),
-        url,
-    )

@@ -957,10 +957,10 @@ ON CONFLICT (id) DO UPDATE
 SET roles = excluded.roles, seen_at = excluded.seen_at, until_time = excluded.until_time, crews = excluded.crews,
     draining = excluded.draining, url = excluded.url
 
--- name: publish_crews
+-- name: publish_crew
 -- As its worker describes it; of several, the one that said so last.
-INSERT INTO crew (name, described, at) SELECT column1, column2, column3 FROM $rows(text, bytea, bigint)
-ON CONFLICT (name) DO UPDATE SET described = excluded.described, at = excluded.at
+INSERT INTO crew (name, described, at) VALUES (:name, :described, :at)
+ON CONFLICT (name) DO UPDATE SET described = excluded.described, at = excluded.at WHERE crew.at <= excluded.at
 
 -- name: forget_nodes
 -- Gone without a word, long ago.

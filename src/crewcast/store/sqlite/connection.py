@@ -158,6 +158,8 @@ def migrate(db: sqlite3.Connection, file: Path, known: list[Migration]) -> None:
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         applied = dict(db.execute("SELECT number, sha256 FROM migration").fetchall()) if version else {}
+        if version:
+            applied.setdefault(version, "")  # the file's own number counts, whatever the table says
         for migration in missing(file, applied, known):
             _apply(db, migration)
     except sqlite3.Error as e:

@@ -87,7 +87,7 @@ WHERE run.key = v.column1 AND run.state = 'queued'
 
 -- name: renew_runs
 -- By the index of running runs.
-UPDATE run SET lease_until = :until WHERE state = 'running' AND lease_token = :token
+UPDATE run SET lease_until = :until WHERE state = 'running' AND lease_token = :token RETURNING id
 
 -- name: adopt_run
 -- The guard is the lease that the caller saw.
@@ -121,6 +121,16 @@ SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta
 FROM run INDEXED BY run_running JOIN kickoff ON kickoff.run = run.key
 WHERE run.state = 'running'
 ORDER BY run.key
+
+-- name: lapsed_runs
+-- Among those that run, which are few; the longest lapsed first.
+SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta, kickoff.options,
+       kickoff.token, run.started_at, run.finished_at, run.attempt, run.seq, run.total_tasks,
+       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until,
+       run.continues, run.priority, run.stop, kickoff.max_attempts, kickoff.timeout, run.worked, run.claimed_at
+FROM run INDEXED BY run_running JOIN kickoff ON kickoff.run = run.key
+WHERE run.state = 'running' AND run.lease_until <= :now
+ORDER BY run.lease_until, run.key LIMIT :limit
 
 -- --- the log --------------------------------------------------------------------------------
 
@@ -840,3 +850,41 @@ SELECT id FROM master_key
 -- The first one stays, unless it is replaced on purpose.
 INSERT INTO master_key (only_one, id) VALUES (1, :id)
 ON CONFLICT DO UPDATE SET id = excluded.id WHERE :replace
+
+-- --- nodes ----------------------------------------------------------------------------------
+
+-- name: forget_nodes
+-- Those that stopped without a word, long ago.
+DELETE FROM node WHERE until < :before
+
+-- name: forget_crews
+-- Those that no worker has served for long.
+DELETE FROM crew WHERE at < :before
+
+-- name: beat
+-- As it is now, all of it.
+INSERT INTO node (id, name, roles, version, started_at, seen_at, until, crews, draining, url)
+VALUES (:id, :name, :roles, :version, :started_at, :seen_at, :until, :crews, :draining, :url)
+ON CONFLICT (id) DO UPDATE SET
+    name = excluded.name, roles = excluded.roles, version = excluded.version,
+    started_at = excluded.started_at, seen_at = excluded.seen_at, until = excluded.until,
+    crews = excluded.crews, draining = excluded.draining, url = excluded.url
+
+-- name: publish_crew
+-- The newest word counts, in whatever order they come.
+INSERT INTO crew (name, described, at) VALUES (:name, :described, :at)
+ON CONFLICT (name) DO UPDATE SET described = excluded.described, at = excluded.at
+WHERE excluded.at >= crew.at
+
+-- name: leave
+-- A clean stop.
+DELETE FROM node WHERE id = :id
+
+-- name: nodes
+-- In the order of the fields of core.node.Node.
+SELECT id, name, roles, version, started_at, seen_at, until, crews, draining, url
+FROM node ORDER BY name, started_at, id
+
+-- name: published_crews
+-- In the order of the fields of store.nodes.PublishedCrew.
+SELECT name, described, at FROM crew ORDER BY name

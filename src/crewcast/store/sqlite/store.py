@@ -38,6 +38,7 @@ from crewcast.store.sqlite.connection import (
     open_folder,
 )
 from crewcast.store.sqlite.reader import Reader
+from crewcast.store.sqlite.sharing import Sharing
 from crewcast.store.sqlite.waiting import Waiting
 from crewcast.store.sqlite.writes import (
     Adopt,
@@ -64,7 +65,7 @@ LAST_TEXT = "\U0010ffff"  # no origin sorts after it
 LARGEST = (1 << 63) - 1
 
 
-class SQLiteStore(Waiting):
+class SQLiteStore(Waiting, Sharing):
     """Implements `protocol.Store`; the promises are told there."""
 
     def __init__(self, file: Path, lock: FolderLock, writes: Writes, on_death: Callable[[], None]) -> None:
@@ -206,9 +207,6 @@ class SQLiteStore(Waiting):
     ) -> list[Run]:
         claim = Claim(limit, lease_token, now, now + lease, crews, per_crew, per_token)
         return await self.committer.put(self._writes.claim_runs, claim)
-
-    async def renew_runs(self, lease_token: str, until: int) -> None:
-        await self.committer.put(self._writes.renew_runs, Renew(lease_token, until))
 
     def append(
         self,

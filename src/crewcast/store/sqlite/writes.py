@@ -18,6 +18,7 @@ from crewcast.store.sqlite.run_keys import ImmediateKeys, RunKeys
 from crewcast.store.sqlite.session import Immediate, Session
 from crewcast.store.verbs import (
     journal,
+    nodes,
     origins,
     outcomes,
     queue,
@@ -100,6 +101,8 @@ class Writes:
         self.delete_run = Verb(4, _rule(retention.hide, db, keys))
         self.rotate = Verb(4, _rule(secrets.rotate, db))
         self.bind_key = Verb(4, _rule(secrets.bind, db))
+        self.beat = Verb(4, _rule(nodes.beat, db))
+        self.leave = Verb(4, _rule(nodes.leave, db))
         self.claim_runs = Verb(5, _each(self._claim_runs))
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
         self.sweep = Verb(6, _each(self._sweep))
@@ -150,8 +153,9 @@ class Writes:
     def _claim_runs(self, value: queue.Claim) -> list[Run]:
         return [run for _, run in finish(queue.claim, self._rules, value)]
 
-    def _renew_runs(self, value: Renew) -> None:
-        self._db.write("renew_runs", {"token": value.lease_token, "until": value.until})
+    def _renew_runs(self, value: Renew) -> list[str]:
+        held = self._db.all("renew_runs", {"token": value.lease_token, "until": value.until})
+        return [run_id for (run_id,) in held]
 
     def _adopt(self, value: Adopt) -> bool:
         run, token, until = value

@@ -1,4 +1,4 @@
-"""What the composition root makes of the settings."""
+"""What the settings mean to each part of a node."""
 
 import math
 from ipaddress import ip_address
@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from crewcast import config
 from crewcast.core import url
 from crewcast.dispatch.limits import SenderLimits
-from crewcast.server import egress_policy, sender_limits
+from crewcast.wiring import egress_policy, sender_limits
 
 
 def settings(command="serve", **environ):
