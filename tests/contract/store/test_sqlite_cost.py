@@ -49,6 +49,10 @@ TELLS_ALL = {
     "newest_secret",
     "rotations",
     "master_key",
+    "nodes",
+    "forget_nodes",
+    "published_crews",
+    "forget_crews",
 }
 # From one to the next in an index that holds nothing else: its first entry is all that is read, or each entry
 # is a result.

@@ -20,11 +20,12 @@ _ROWS: Sequence[str] = (
 
 
 async def sweep(database: Database, partitions: Partitions, limit: int) -> int:
-    """At most `limit` rows of hidden runs, the oldest first; a partition that is dropped counts as one."""
+    """At most `limit` rows of hidden runs, the oldest first; a day that is dropped counts as one."""
     removed = 0
     if limit > 0:
         for (day,) in await database.read(lambda db: db.all("finished_days", {})):
-            removed += await partitions.drop(day)
+            if removed < limit:
+                removed += bool(await partitions.drop(day))
     if removed < limit:
         removed += await database.transaction(lambda db: _slices(db, limit - removed))
     return removed
