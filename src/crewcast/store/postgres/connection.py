@@ -210,11 +210,11 @@ class Database:
             except (TimeoutError, *AWAY):
                 self._pool.terminate()
 
-    async def connect(self) -> Connection:
+    async def connect(self, name: str = "crewcast") -> Connection:
         """A connection outside the pool, for one who keeps it. Raises one of AWAY."""
         return await asyncpg.connect(
             self._url,
-            server_settings=SETTINGS,
+            server_settings=SETTINGS | {"application_name": name},
             timeout=CONNECT_WITHIN,
             command_timeout=ANSWER_WITHIN,
             statement_cache_size=300,

@@ -951,6 +951,10 @@ SELECT name, described, at FROM crew ORDER BY name
 
 -- --- hints ----------------------------------------------------------------------------------
 
+-- name: listeners
+-- How many nodes hear hints, this one too: to one that is alone nothing has to be sent.
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = :name
+
 -- name: notify
 -- Many hints in one.
 SELECT pg_notify(:channel, :hints)
