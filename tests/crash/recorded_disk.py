@@ -43,7 +43,8 @@ class Op(NamedTuple):
     name: str = ""
 
 
-# Names are passed on as the pointers that they are: SQLite keeps them, and reads behind their ends.
+# Names are passed on as the pointers that they are: SQLite keeps them, and reads behind their ends. Of a copy that
+# is freed it makes files with garbage for a name (`...-shm`) in the current folder.
 XOPEN = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p)
 XDELETE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
 XSETCALL = ctypes.CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p)

@@ -112,10 +112,13 @@ def some(dice: random.Random) -> Keep:
 
 
 def recorded(folder: Path, *weaker: str) -> list[Op]:
-    trace = folder / "trace"
+    trace, elsewhere = folder / "trace", folder / "elsewhere"
+    elsewhere.mkdir()
+    places = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "tests.crash.recorded_disk", folder / "recorded", trace, "30", *weaker],
-        cwd=ROOT,
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": places},
         capture_output=True,
         text=True,
         timeout=60,
@@ -125,6 +128,7 @@ def recorded(folder: Path, *weaker: str) -> list[Op]:
             "this Python's SQLite shows no symbols; tests/contract/store/test_sqlite.py holds the settings"
         )
     assert (done.returncode, done.stderr) == (0, "")
+    assert not [*elsewhere.iterdir()], "SQLite read a name that was freed, and made a file of what was there"
     return [Op(*op) for op in pickle.loads(trace.read_bytes())]
 
 

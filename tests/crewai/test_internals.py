@@ -412,7 +412,9 @@ def test_a_run_takes_our_id():
     execution.clear_execution_uuid(token)
 
 
-def test_no_env_file_is_read_while_importing(tmp_path):
+def test_no_env_file_is_read_while_importing(tmp_path, monkeypatch):
+    # Or dotenv takes this for an interactive session, and looks in the current folder alone.
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     (tmp_path / ".env").write_text("CREWCAST_TEST_STRAY=1")
     module = tmp_path / "module.py"
     module.write_text("from dotenv import load_dotenv\nfound = load_dotenv()")

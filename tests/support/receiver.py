@@ -152,6 +152,7 @@ def check_lanes(requests: list[Request]) -> None:
     lanes: dict[tuple[str, str], list[Request]] = {}
     for one in first_deliveries(requests):
         lanes.setdefault((one.headers["crewcast-kickoff-id"], one.path), []).append(one)
-    for lane in lanes.values():
-        assert [int(one.headers["crewcast-lane-seq"]) for one in lane] == list(range(1, len(lane) + 1))
+    for name, lane in lanes.items():
+        numbers = [int(one.headers["crewcast-lane-seq"]) for one in lane]
+        assert numbers == list(range(1, len(lane) + 1)), name
         assert [one.seq for one in lane] == sorted(one.seq for one in lane)

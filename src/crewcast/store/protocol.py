@@ -17,6 +17,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from crewcast.core.backoff import DAY
 from crewcast.core.errors import StoreError, StoreFull
 from crewcast.core.event import Channel, Event
 from crewcast.core.generation import Rotation
@@ -29,6 +30,7 @@ from crewcast.store.reviews import ReviewStore
 
 NO_ENTRIES: Mapping[str, bytes | None] = MappingProxyType({})
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
+KEYS_KEPT_FOR = 1 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +277,8 @@ class Store(ReviewStore, NodeStore, Protocol):
         """Writes an attempt, the lane's new state and, by the verdict, dead letters: one transaction.
 
         False, and nothing is written, if the lane is not held by `settlement.lane.lease_token` any more.
-        The stored `tail` and `total` are kept (they may have moved meanwhile). GAVE_UP records a dead letter for the
+        The stored `tail` and `total` are kept (they may have moved meanwhile), and of a lane that stays held and has
+        nothing to retry, `due_at` may be: it says nothing while somebody holds the lane. GAVE_UP records a dead letter for the
         attempt's seq, CLOSED one for it and for every later event of the lane, now and to come
         (`append` adds them while a lane is closed); of a split lane, that is its one event. With `release` the lease is cleared and
         the lane is due at `lane.due_at`; if that is None or the verdict moved the cursor: now if there is

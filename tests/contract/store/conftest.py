@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from crewcast.store.postgres import PostgresStore
 from crewcast.store.protocol import Store
 from crewcast.store.sqlite import SQLiteStore
+from tests.support.postgres import Databases, databases
+
+ADAPTERS = ("sqlite", "postgres")
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +22,34 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Databases]:
+    with databases() as found:
+        yield found
+
+
+@pytest.fixture
+def database_url(postgres: Databases, runner: asyncio.Runner) -> Iterator[str]:
+    """A database of the test's own, with the schema."""
+    url = runner.run(postgres.new())
+    yield url
+    runner.run(postgres.drop(url))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every adapter, except where a module is about one."""
+    if "store" in metafunc.fixturenames:
+        one = [name for name in ADAPTERS if f"test_{name}" in metafunc.module.__name__]
+        metafunc.parametrize("store", one or ADAPTERS, indirect=True)
+
+
+@pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path, runner: asyncio.Runner) -> Iterator[Store]:
-    store = runner.run(SQLiteStore.open(tmp_path / "data"))
+    store: Store
+    if request.param == "postgres":
+        store = runner.run(PostgresStore.open(request.getfixturevalue("database_url")))
+    else:
+        store = runner.run(SQLiteStore.open(tmp_path / "data"))
     yield store
     runner.run(store.close())
 

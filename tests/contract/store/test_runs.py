@@ -206,7 +206,9 @@ async def test_who_is_hinted_can_read_it(store: Store):
     store.listen(lambda hint, run_id: reads.append(asyncio.create_task(read())))
     for _ in range(20):
         run = await append(store, run, Channel.STEP)
-    assert [await seen for seen in reads] == [list(range(1, n + 1)) for n in range(1, 21)]
+    found = [await seen for seen in reads]
+    # And maybe later ones, if it was slow.
+    assert [seen[:n] for n, seen in enumerate(found, 1)] == [list(range(1, n + 1)) for n in range(1, 21)]
 
 
 # --- closing --------------------------------------------------------------------------------

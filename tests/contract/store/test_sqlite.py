@@ -16,11 +16,12 @@ from crewcast.core import run as runs
 from crewcast.core.errors import StoreError, StoreFull, StoreHeld, StoreUnusable
 from crewcast.core.event import Channel, Event
 from crewcast.core.run import RunState
+from crewcast.store.migrations import Migration
 from crewcast.store.protocol import IdempotencyKey, Removal, Store
+from crewcast.store.session import parse_queries
 from crewcast.store.sqlite import SQLiteStore, committer, connection, session
 from crewcast.store.sqlite.committer import Write
-from crewcast.store.sqlite.session import parse_queries
-from crewcast.store.sqlite.tail import Tail
+from crewcast.store.tail import Tail
 from tests.contract.store.world import (
     ALL,
     AT_ONCE,
@@ -253,13 +254,13 @@ async def test_a_refused_folder_is_let_go(folder: Path):
 def test_a_migration_that_fails_leaves_nothing(folder: Path):
     folder.mkdir()
     db = connection.connect_writer(folder / FILE)
-    broken = connection.Migration(1, "0001_broken", "CREATE TABLE a (x); CREATE TABLE a (x);")
+    broken = Migration(1, "0001_broken", "CREATE TABLE a (x); CREATE TABLE a (x);")
     with pytest.raises(StoreError):
         connection.migrate(db, folder / FILE, [broken])
     assert db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
     connection.migrate(db, folder / FILE, connection.load_migrations())
     number = len(connection.load_migrations()) + 1
-    later = connection.Migration(number, "later", "CREATE TABLE later (x INTEGER) STRICT;")
+    later = Migration(number, "later", "CREATE TABLE later (x INTEGER) STRICT;")
     connection.migrate(db, folder / FILE, [*connection.load_migrations(), later])
     assert db.execute("PRAGMA user_version").fetchone() == (number,)
     db.close()

@@ -1,28 +1,19 @@
 """Appends to the log: of many runs at once, one statement for each table."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from crewcast.core.event import Event
-from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
-from crewcast.store.protocol import NO_ENTRIES
-from crewcast.store.sqlite import journal, reviews, rows
+from crewcast.store import rows
+from crewcast.store.session import Values, finish
 from crewcast.store.sqlite.committer import Unheld
-from crewcast.store.sqlite.journal import Entries
 from crewcast.store.sqlite.run_keys import RunKeys
-from crewcast.store.sqlite.session import Session, Values
+from crewcast.store.sqlite.session import Immediate, Session
+from crewcast.store.verbs import journal, reviews
+from crewcast.store.verbs.append import Append, check_dense, work_of
 
 
-class Append(NamedTuple):
-    run: Run
-    events: Sequence[Event]
-    lease_token: str
-    journal: Entries = NO_ENTRIES
-    review: Review | None = None
-
-
-def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
+def append(db: Session, rules: Immediate, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
     """Which of the appends were written: all, or of a single one that is not held any more, none.
 
     Raises Unheld if one of several is not held: each is then to be repeated alone.
@@ -31,7 +22,7 @@ def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
     latest: dict[str, tuple[Run, int, str]] = {}
     for run, events, token, *_ in values:
         before = run.seq - len(events)
-        _check_dense(run, events, before)
+        check_dense(run, events, before)
         earlier = latest.get(run.id)
         if earlier is None:
             latest[run.id] = run, before, token
@@ -70,23 +61,23 @@ def append(db: Session, keys: RunKeys, values: Sequence[Append]) -> list[bool]:
         if value.journal or value.review is not None or value.run.state is not RunState.RUNNING
     ]
     if beside:
-        _append_beside(db, keys, beside)
+        _append_beside(db, rules, keys, beside)
     return [True] * len(values)
 
 
 def log(db: Session, keys: RunKeys, run: Run, events: Sequence[Event], before: int) -> None:
     """Events of a run that nobody holds, behind number `before`."""
-    _check_dense(run, events, before)
+    check_dense(run, events, before)
     _append_events(db, keys, [Append(run, events, "")], {run.id: (run, before, "")})
 
 
-def _append_beside(db: Session, keys: RunKeys, values: Sequence[Append]) -> None:
+def _append_beside(db: Session, rules: Immediate, keys: RunKeys, values: Sequence[Append]) -> None:
     """What few appends bring: entries of the journal, and what a run asks, or does not ask any more."""
-    journal.write(db, [(keys.of(value.run.id), value.journal) for value in values])
+    finish(journal.write, rules, [(keys.of(value.run.id), value.journal) for value in values])
     for run, *_, review in values:
         if review is not None:
             reviews.check_asked(run, review)
-            reviews.ask(db, keys.of(run.id), review)
+            finish(reviews.ask, rules, keys.of(run.id), review)
         elif run.state is not RunState.RUNNING:
             # What a process asked in place, nobody answers any more.
             db.write("void_review", {"run": keys.of(run.id), "at": run.finished_at, "by": run.stop})
@@ -95,34 +86,16 @@ def _append_beside(db: Session, keys: RunKeys, values: Sequence[Append]) -> None
 def _append_events(
     db: Session, keys: RunKeys, values: Sequence[Append], latest: dict[str, tuple[Run, int, str]]
 ) -> None:
-    logged: list[Values] = []
-    # The newest event of each run and channel and how many there are, oldest first: a lane takes the last
-    # that it listens to.
-    newest: dict[tuple[int, int], Values] = {}
-    for run, events, *_ in values:
-        key = keys.of(run.id)
-        for event in events:
-            row = rows.event_row(key, event)
-            logged.append(row)
-            channel = row[2]
-            earlier = newest.pop((key, channel), None)
-            count = 1 if earlier is None else earlier[4] + 1
-            newest[key, channel] = (key, channel, event.seq, event.at, count)
+    logged = [rows.event_row(keys.of(run.id), event) for run, events, *_ in values for event in events]
     if not logged:
         return
     db.write_rows("append_events", logged)
-    for work in _one_per_run(newest.values()):
+    for work in _one_per_run(work_of(logged)):
         db.write_rows("append_work", work)
     db.write_rows("append_dead", [(keys.of(run_id), before) for run_id, (_, before, _) in latest.items()])
 
 
-def _check_dense(run: Run, events: Sequence[Event], before: int) -> None:
-    for number, event in enumerate(events, before + 1):
-        if event.seq != number or event.run_id != run.id:
-            raise ValueError(f"run {run.id}: event {event.id} cannot be number {number} of its log")
-
-
-def _one_per_run(newest: Any) -> list[list[Values]]:
+def _one_per_run(newest: list[Values]) -> list[list[Values]]:
     """Lists in which no run comes twice: one statement cannot change a lane twice."""
     lists: list[list[Values]] = []
     seen: dict[int, int] = {}

@@ -1,15 +1,14 @@
 """The data folder: its lock, its file, its schema."""
 
 import fcntl
-import hashlib
 import os
 import sqlite3
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from crewcast.core.errors import StoreError, StoreHeld, StoreUnusable
+from crewcast.store import migrations
+from crewcast.store.migrations import Migration, missing
 from crewcast.store.sqlite.session import store_error
 
 FILE = "crewcast.db"
@@ -147,48 +146,22 @@ def _check_identity(db: sqlite3.Connection, file: Path) -> None:
         raise StoreUnusable(f"{file} belongs to another application: name another folder")
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
-    number: int
-    name: str
-    sql: str
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.sql.encode()).hexdigest()
-
-
 def load_migrations() -> list[Migration]:
-    files = sorted(
-        (f for f in resources.files(__package__).joinpath("migrations").iterdir() if f.name.endswith(".sql")),
-        key=lambda f: f.name,
-    )
-    migrations = [Migration(int(f.name[:4]), f.name.removesuffix(".sql"), f.read_text()) for f in files]
-    assert [m.number for m in migrations] == list(range(1, len(migrations) + 1))
-    return migrations
+    return migrations.load_migrations(__package__)
 
 
-def migrate(db: sqlite3.Connection, file: Path, migrations: list[Migration]) -> None:
+def migrate(db: sqlite3.Connection, file: Path, known: list[Migration]) -> None:
     """Applies what is missing, each in one transaction.
 
     Raises StoreUnusable for a file that a newer Crewcast has written, or one with other migrations.
     """
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > len(migrations):
-            raise StoreUnusable(
-                f"{file} was written by a newer Crewcast (schema {version}, this one knows {len(migrations)}): "
-                "upgrade Crewcast, or restore the backup made before the upgrade"
-            )
         applied = dict(db.execute("SELECT number, sha256 FROM migration").fetchall()) if version else {}
-        for migration in migrations:
-            if migration.number > version:
-                _apply(db, migration)
-            elif applied.get(migration.number) != migration.sha256:
-                raise StoreUnusable(
-                    f"{file} has another migration {migration.name} than this Crewcast: "
-                    "install the version that wrote it"
-                )
+        if version:
+            applied.setdefault(version, "")  # the file's own number counts, whatever the table says
+        for migration in missing(file, applied, known):
+            _apply(db, migration)
     except sqlite3.Error as e:
         raise store_error(e, file) from e
 

@@ -11,8 +11,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from crewcast.core.errors import StoreUnusable
+from crewcast.store.session import Values
 from crewcast.store.sqlite.connection import connect_reader
-from crewcast.store.sqlite.session import Session, Values, store_error
+from crewcast.store.sqlite.session import Session, store_error
 
 THREADS = 2
 

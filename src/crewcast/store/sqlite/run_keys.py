@@ -28,3 +28,16 @@ class RunKeys:
             self._keys.clear()
         else:
             self._keys.pop(run_id, None)
+
+
+class ImmediateKeys:
+    """The same for the rules in `store/verbs`."""
+
+    def __init__(self, keys: RunKeys) -> None:
+        self._keys = keys
+
+    async def of(self, run_id: str) -> int:
+        return self._keys.of(run_id)
+
+    async def forget(self, run_id: str) -> None:
+        self._keys.forget(run_id)

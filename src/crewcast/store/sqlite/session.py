@@ -1,6 +1,5 @@
 """A connection with the named queries of `queries.sql`, and the words for what goes wrong on it."""
 
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -9,27 +8,10 @@ from itertools import chain
 from typing import Any
 
 from crewcast.core.errors import StoreError, StoreFull, StoreUnusable
+from crewcast.store.session import Values, parse_queries
 
 # Rows that one statement takes. A cycle seldom has more, and preparing a larger one takes milliseconds.
 MOST_ROWS = 256
-
-Values = tuple[Any, ...]
-_NAME = re.compile(r"^-- name: (\w+)\n((?:--.*\n)+)", re.MULTILINE)
-
-
-def parse_queries(text: str) -> dict[str, str]:
-    """`-- name: x`, one or more comment lines with the reason, then the statement up to the next name."""
-    found = list(_NAME.finditer(text))
-    ends = [match.start() for match in found[1:]] + [len(text)]
-    queries: dict[str, str] = {}
-    for match, end in zip(found, ends, strict=True):
-        if match[1] in queries:
-            raise ValueError(f"two queries are named {match[1]}")
-        statement = "\n".join(
-            line for line in text[match.end() : end].splitlines() if not line.startswith("--")
-        )
-        queries[match[1]] = statement.strip()
-    return queries
 
 
 # Whether `event`, which was committed before, belongs to `lane`. What a lane heard is told by its ranges if that
@@ -94,6 +76,25 @@ class Session:
             sql = self._queries[name].replace("$rows", ", ".join([row] * size))
             self._expanded[name, size] = sql
         return sql
+
+
+class Immediate:
+    """A session for the rules in `store/verbs`: nothing in it waits."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def all(self, name: str, params: Mapping[str, Any]) -> list[Values]:
+        return self._session.all(name, params)
+
+    async def first(self, name: str, params: Mapping[str, Any]) -> Values | None:
+        return self._session.first(name, params)
+
+    async def write(self, name: str, params: Mapping[str, Any]) -> int:
+        return self._session.write(name, params)
+
+    async def write_rows(self, name: str, rows: Sequence[Values]) -> int:
+        return self._session.write_rows(name, rows)
 
 
 _UNUSABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}

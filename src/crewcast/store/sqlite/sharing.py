@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from crewcast.core.node import Node
 from crewcast.core.run import Run
+from crewcast.store import rows
 from crewcast.store.nodes import PublishedCrew
-from crewcast.store.sqlite import rows
 from crewcast.store.sqlite.committer import Committer
-from crewcast.store.sqlite.nodes import Beat, node_from
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.writes import Renew, Writes
+from crewcast.store.verbs.nodes import Beat, node_from
 
 
 class Sharing:

@@ -13,7 +13,9 @@ from crewcast.core.lane import Attempt, Lane
 from crewcast.core.origin import Health
 from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
+from crewcast.store import rows
 from crewcast.store.protocol import (
+    KEYS_KEPT_FOR,
     NO_ENTRIES,
     NO_LIMITS,
     Created,
@@ -26,9 +28,6 @@ from crewcast.store.protocol import (
     Removal,
     Settlement,
 )
-from crewcast.store.sqlite import rows
-from crewcast.store.sqlite.appends import Append
-from crewcast.store.sqlite.claims import LOOK
 from crewcast.store.sqlite.committer import Committer, Write, end_process
 from crewcast.store.sqlite.connection import (
     FILE,
@@ -38,27 +37,27 @@ from crewcast.store.sqlite.connection import (
     migrate,
     open_folder,
 )
-from crewcast.store.sqlite.origins import Reset
-from crewcast.store.sqlite.queue import Claim
 from crewcast.store.sqlite.reader import Reader
-from crewcast.store.sqlite.replays import Redeliver
-from crewcast.store.sqlite.retention import Expire
-from crewcast.store.sqlite.reviews import Conclude, Decide, Remind
 from crewcast.store.sqlite.sharing import Sharing
-from crewcast.store.sqlite.tail import Tail
 from crewcast.store.sqlite.waiting import Waiting
 from crewcast.store.sqlite.writes import (
-    KEYS_KEPT_FOR,
     Adopt,
-    Bind,
     ClaimLanes,
     NewRun,
     Park,
     Release,
     Renew,
-    Rotate,
     Writes,
 )
+from crewcast.store.tail import Tail
+from crewcast.store.verbs.append import Append
+from crewcast.store.verbs.claims import LOOK
+from crewcast.store.verbs.origins import Reset
+from crewcast.store.verbs.queue import Claim
+from crewcast.store.verbs.replays import Redeliver
+from crewcast.store.verbs.retention import Expire
+from crewcast.store.verbs.reviews import Conclude, Decide, Remind
+from crewcast.store.verbs.secrets import Bind, Rotate
 
 log = logging.getLogger("crewcast.store")
 

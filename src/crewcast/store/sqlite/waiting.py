@@ -6,11 +6,11 @@ from crewcast.core.event import Event
 from crewcast.core.lane import Lane
 from crewcast.core.review import Review, ReviewState
 from crewcast.core.run import Run
-from crewcast.store.sqlite import rows
+from crewcast.store import rows
 from crewcast.store.sqlite.committer import Committer
 from crewcast.store.sqlite.reader import Reader
-from crewcast.store.sqlite.reviews import Conclude, Decide, Remind, Stop
 from crewcast.store.sqlite.writes import Writes
+from crewcast.store.verbs.reviews import Conclude, Decide, Remind, Stop
 
 
 class Waiting:

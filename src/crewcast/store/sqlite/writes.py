@@ -1,37 +1,35 @@
 """The verbs that write, for the committer: the values of many callers, a handful of statements."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from crewcast.core.backoff import DAY
-from crewcast.core.generation import Rotation, Rotations
-from crewcast.core.lane import Lane, Verdict
+from crewcast.core.event import Event
+from crewcast.core.lane import Lane
 from crewcast.core.run import Run
-from crewcast.store.protocol import Created, IdempotencyKey, Settlement
-from crewcast.store.sqlite import (
-    appends,
+from crewcast.store import rows
+from crewcast.store.protocol import KEYS_KEPT_FOR, Created, IdempotencyKey, Settlement
+from crewcast.store.session import Values, finish
+from crewcast.store.sqlite import appends, sweep
+from crewcast.store.sqlite.committer import R, Unheld, V, Verb
+from crewcast.store.sqlite.run_keys import ImmediateKeys, RunKeys
+from crewcast.store.sqlite.session import Immediate, Session
+from crewcast.store.verbs import (
     journal,
     nodes,
     origins,
+    outcomes,
     queue,
     replays,
     retention,
     reviews,
-    rows,
-    subscriptions,
+    secrets,
 )
-from crewcast.store.sqlite.appends import Append
-from crewcast.store.sqlite.claims import due_lanes
-from crewcast.store.sqlite.committer import R, Unheld, V, Verb
-from crewcast.store.sqlite.journal import Entries
-from crewcast.store.sqlite.run_keys import RunKeys
-from crewcast.store.sqlite.session import Session, Values
-
-KEYS_KEPT_FOR = 1 * DAY
+from crewcast.store.verbs.append import Append
+from crewcast.store.verbs.claims import due_lanes
+from crewcast.store.verbs.journal import Entries
 
 
 class NewRun(NamedTuple):
@@ -72,24 +70,15 @@ class Park(NamedTuple):
     due_at: int
 
 
-class Rotate(NamedTuple):
-    origin: str
-    now: int
-    until: int
-
-
-class Bind(NamedTuple):
-    fingerprint: bytes
-    replace: bool
-
-
 class Writes:
     """Everything here runs in the committer's thread, inside its transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._db = Session(connection)
+        self._rules = db = Immediate(self._db)
         self._keys = RunKeys(self._db)
+        keys = ImmediateKeys(self._keys)
         self._key = self._keys.of
         self._last_attempt: int | None = None
         self.create_run = Verb(0, _each(self._create_run))
@@ -98,24 +87,23 @@ class Writes:
         self.release_lane = Verb(3, _each(self._release_lane))
         self.park_lanes = Verb(3, _each(self._park_lanes))
         self.redeliver = Verb(3, _each(self._redeliver))
-        self.save_origin = Verb(3, _each(partial(origins.save, self._db)))
-        self.reset_origin = Verb(3, _each(partial(origins.reset, self._db)))
+        self.save_origin = Verb(3, _rule(origins.save, db))
+        self.reset_origin = Verb(3, _rule(origins.reset, db))
         self.void_leases = Verb(3, _each(self._void_leases))
         self.adopt = Verb(3, _each(self._adopt))
-        log = partial(appends.log, self._db, self._keys)
-        self.decide = Verb(3, _each(partial(reviews.decide, self._db, self._keys, log)))
-        self.remind = Verb(3, _each(partial(reviews.remind, self._db, self._keys, log)))
-        self.conclude = Verb(3, _each(partial(reviews.conclude, self._db, self._keys, log)))
-        self.request_stop = Verb(3, _each(partial(reviews.request_stop, self._db, self._keys)))
+        self.decide = Verb(3, _rule(reviews.decide, db, keys, self._log))
+        self.remind = Verb(3, _rule(reviews.remind, db, keys, self._log))
+        self.conclude = Verb(3, _rule(reviews.conclude, db, keys, self._log))
+        self.request_stop = Verb(3, _rule(reviews.request_stop, db, keys))
         self.renew_runs = Verb(4, _each(self._renew_runs))
         self.renew_lanes = Verb(4, _each(self._renew_lanes))
-        self.expire = Verb(4, _each(partial(retention.expire, self._db, self._keys)))
-        self.delete_run = Verb(4, _each(partial(retention.hide, self._db, self._keys)))
-        self.rotate = Verb(4, _each(self._rotate))
-        self.bind_key = Verb(4, _each(self._bind_key))
-        self.beat = Verb(4, _each(partial(nodes.beat, self._db)))
-        self.leave = Verb(4, _each(partial(nodes.leave, self._db)))
-        self.claim_runs = Verb(5, _each(partial(queue.claim, self._db)))
+        self.expire = Verb(4, _rule(retention.expire, db, keys))
+        self.delete_run = Verb(4, _rule(retention.hide, db, keys))
+        self.rotate = Verb(4, _rule(secrets.rotate, db))
+        self.bind_key = Verb(4, _rule(secrets.bind, db))
+        self.beat = Verb(4, _rule(nodes.beat, db))
+        self.leave = Verb(4, _rule(nodes.leave, db))
+        self.claim_runs = Verb(5, _each(self._claim_runs))
         self.claim_lanes = Verb(5, _each(self._claim_lanes))
         self.sweep = Verb(6, _each(self._sweep))
 
@@ -159,8 +147,11 @@ class Writes:
         )
         self._db.write_rows("create_lanes", [rows.lane_row(number, lane) for lane in lanes])
         if entries:
-            journal.write(self._db, [(number, entries)])
+            finish(journal.write, self._rules, [(number, entries)])
         return Created(run.id)
+
+    def _claim_runs(self, value: queue.Claim) -> list[Run]:
+        return [run for _, run in finish(queue.claim, self._rules, value)]
 
     def _renew_runs(self, value: Renew) -> list[str]:
         held = self._db.all("renew_runs", {"token": value.lease_token, "until": value.until})
@@ -179,13 +170,16 @@ class Writes:
     # --- the log ----------------------------------------------------------------------------
 
     def _append(self, values: Sequence[Append]) -> list[bool]:
-        return appends.append(self._db, self._keys, values)
+        return appends.append(self._db, self._rules, self._keys, values)
+
+    async def _log(self, run: Run, events: Sequence[Event], before: int) -> None:
+        appends.log(self._db, self._keys, run, events, before)
 
     # --- lanes ------------------------------------------------------------------------------
 
     def _claim_lanes(self, value: ClaimLanes) -> list[Lane]:
         limit, token, now, until, busy, per_origin = value
-        lanes = due_lanes(self._db, limit, token, now, busy, per_origin)
+        lanes = finish(due_lanes, self._rules, rows.lane_from, limit, token, now, busy, per_origin)
         self._db.write_rows(
             "claim_lanes", [(self._key(lane.run_id), lane.number, token, until) for lane in lanes]
         )
@@ -218,19 +212,9 @@ class Writes:
         self._last_attempt = number
         self._move_lanes(latest)
         for made, value in enumerate(values, first + 1):
-            if value.attempt.verdict is not Verdict.ACCEPTED or value.lane.replay_of is not None:
-                self._consequences(value, made)
+            if outcomes.changes_more(value):
+                finish(outcomes.consequences, self._rules, self._key(value.lane.run_id), value, made)
         return [True] * len(values)
-
-    def _consequences(self, value: Settlement, made: int) -> None:
-        """What an attempt changes beside its lane."""
-        verdict = value.attempt.verdict
-        if verdict is Verdict.ACCEPTED:
-            self._redelivered(value, made)
-        elif verdict is not Verdict.RETRY:
-            self._bury(value, made)
-        elif value.split is not None:
-            self._split(value.lane, value.split)
 
     def _attempts_made(self) -> int:
         if self._last_attempt is None:
@@ -261,27 +245,6 @@ class Writes:
         self._db.write_rows("settle_held", held)
         self._db.write_rows("settle_moved", moved)
 
-    def _bury(self, value: Settlement, made: int) -> None:
-        lane, attempt = value.lane, value.attempt
-        where = {"run": self._key(lane.run_id), "lane": lane.number, "at": attempt.at, "attempt": made}
-        reason = lane.closed or attempt.outcome.kind
-        self._db.write("give_up", {**where, "seq": attempt.seq, "reason": reason, "lane_seq": lane.settled})
-        if attempt.verdict is Verdict.CLOSED:
-            self._db.write("give_up_rest", where)
-
-    def _redelivered(self, value: Settlement, made: int) -> None:
-        lane = value.lane
-        which = {"run": self._key(lane.run_id), "seq": value.attempt.seq, "replayed": lane.replay_of}
-        self._db.write("redelivered", {**which, "attempt": made})
-
-    def _split(self, lane: Lane, apart: Lane) -> None:
-        key = self._key(lane.run_id)
-        ((number,),) = self._db.all("last_lane", {"run": key})
-        ((born, ranged),) = self._db.all("born", {"run": key, "number": lane.number})
-        made = replace(apart, number=number + 1, ranged=bool(ranged))
-        self._db.write_rows("create_lanes", [rows.lane_row(key, made, born if apart.dead_only else None)])
-        subscriptions.mark_ranged(self._db, key, [made])
-
     def _release_lane(self, value: Release) -> None:
         lane, now = value
         self._db.write(
@@ -305,27 +268,16 @@ class Writes:
 
     def _redeliver(self, value: replays.Redeliver) -> list[Lane]:
         key = self._key(value.run_id)
-        return replays.redeliver(self._db, key, value, self._attempts_made()) if key else []
+        return finish(replays.redeliver, self._rules, key, value, self._attempts_made()) if key else []
 
     def _sweep(self, limit: int) -> int:
-        return retention.sweep(self._db, limit, self._attempts_made())
-
-    # --- rotation ---------------------------------------------------------------------------
-
-    def _rotate(self, value: Rotate) -> Rotation | None:
-        before = Rotations(Rotation(*row) for row in self._db.all("rotations", {}))
-        new = before.next(value.origin, value.now, value.until)
-        if new is not None:
-            self._db.write(
-                "add_rotation", {"number": new.number, "origin": new.origin, "at": new.at, "until": new.until}
-            )
-        return new
-
-    def _bind_key(self, value: Bind) -> bytes:
-        self._db.write("bind_master_key", {"id": value.fingerprint, "replace": value.replace})
-        ((noted,),) = self._db.all("master_key", {})
-        return bytes(noted)
+        return sweep.sweep(self._db, limit, self._attempts_made())
 
 
 def _each(write: Callable[[V], R]) -> Callable[[Sequence[V]], list[R]]:
     return lambda values: [write(value) for value in values]
+
+
+def _rule(rule: Callable[..., Coroutine[Any, Any, R]], *session: Any) -> Callable[[Sequence[Any]], list[R]]:
+    """A rule of `store/verbs` as a verb that writes."""
+    return lambda values: [finish(rule, *session, value) for value in values]

@@ -25,6 +25,11 @@ class Open(BaseModel, extra="allow"):
     pass
 
 
+class Thing:
+    def __repr__(self):
+        return "Thing()"  # its name as a test, which must be the same in every process that runs some of them
+
+
 class Hidden(BaseModel):
     _secret: int = PrivateAttr(default=0)
 
@@ -77,12 +82,12 @@ def local():
 @pytest.mark.parametrize(
     "value",
     [
-        object(),
+        Thing(),
         {1: 2},
         float("nan"),
         b"bytes",
-        [object()],
-        {"a": object()},
+        [Thing()],
+        {"a": Thing()},
         hidden(),
         local(),
         Part,

@@ -9,7 +9,7 @@ from crewcast.core.outcome import Outcome
 from crewcast.core.review import Choice, Default, How, Review, ReviewState
 from crewcast.core.run import Run, RunState
 from crewcast.store.protocol import DeadLetter
-from crewcast.store.sqlite.session import Values
+from crewcast.store.session import Values
 
 # Plain strings: sqlite3 takes ten times as long for a subclass of str.
 STATE_WORDS = {state: state.value for state in RunState}

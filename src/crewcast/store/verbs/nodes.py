@@ -1,11 +1,11 @@
-"""Nodes and the crews that they serve, as rows; what writes them, inside the committer's transaction."""
+"""Nodes and the crews that they serve, as rows; what writes them."""
 
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from crewcast.core.node import Node, Role
-from crewcast.store.sqlite.session import Session, Values
+from crewcast.store.session import Session, Values
 
 
 class Beat(NamedTuple):
@@ -14,17 +14,17 @@ class Beat(NamedTuple):
     forget_before: int
 
 
-def beat(db: Session, value: Beat) -> None:
+async def beat(db: Session, value: Beat) -> None:
     node, crews, before = value
-    db.write("forget_nodes", {"before": before})
-    db.write("forget_crews", {"before": before})
-    db.write("beat", node_columns(node))
-    for name, described in crews.items():
-        db.write("publish_crew", {"name": name, "described": described, "at": node.seen_at})
+    await db.write("forget_nodes", {"before": before})
+    await db.write("forget_crews", {"before": before})
+    await db.write("beat", node_columns(node))
+    for name, described in sorted(crews.items()):
+        await db.write("publish_crew", {"name": name, "described": described, "at": node.seen_at})
 
 
-def leave(db: Session, node_id: str) -> None:
-    db.write("leave", {"id": node_id})
+async def leave(db: Session, node_id: str) -> None:
+    await db.write("leave", {"id": node_id})
 
 
 def node_from(row: Values) -> Node:

@@ -6,8 +6,8 @@ from heapq import merge
 from typing import NamedTuple
 
 from crewcast.core.run import Run
-from crewcast.store.sqlite import rows
-from crewcast.store.sqlite.session import Session
+from crewcast.store import rows
+from crewcast.store.session import Session
 
 
 class Claim(NamedTuple):
@@ -20,33 +20,34 @@ class Claim(NamedTuple):
     per_token: int | None
 
 
-def claim(db: Session, value: Claim) -> list[Run]:
-    keys = _chosen(db, value)
-    db.write_rows("claim_runs", [(key, value.now, value.lease_token, value.until) for key in keys])
-    return [rows.run_from(row) for key in keys for row in db.all("run_by_key", {"key": key})]
+async def claim(db: Session, value: Claim) -> list[tuple[int, Run]]:
+    """The runs that were taken, each with its key."""
+    keys = await _chosen(db, value)
+    await db.write_rows("claim_runs", [(key, value.now, value.lease_token, value.until) for key in keys])
+    return [(key, rows.run_from(row)) for key in keys for row in await db.all("run_by_key", {"key": key})]
 
 
-def _free(db: Session, token: str, value: Claim) -> int:
+async def _free(db: Session, token: str, value: Claim) -> int:
     """How many more of a token may be at work."""
     if value.per_token is None:
         return value.limit
-    ((running,),) = db.all("running_of_token", {"token": token, "limit": value.per_token})
+    ((running,),) = await db.all("running_of_token", {"token": token, "limit": value.per_token})
     return value.per_token - int(running)
 
 
-def _chosen(db: Session, value: Claim) -> list[int]:
+async def _chosen(db: Session, value: Claim) -> list[int]:
     """The keys of the runs to be taken. The runs of one crew and token queue by themselves, and of each queue
     only as many are looked at as could be taken.
     """
     free_of_crew = {crew: min(value.limit, value.per_crew.get(crew, value.limit)) for crew in value.crews}
     free_of_token: dict[str, int] = {}
     queues = []
-    for crew, token in db.all("queues", {"crews": json.dumps(list(value.crews))}):
+    for crew, token in await db.all("queues", {"crews": json.dumps(list(value.crews))}):
         if token not in free_of_token:
-            free_of_token[token] = _free(db, token, value)
+            free_of_token[token] = await _free(db, token, value)
         look = min(free_of_token[token], free_of_crew[crew])
         if look > 0:
-            found = db.all("queued_runs", {"crew": crew, "token": token, "limit": look})
+            found = await db.all("queued_runs", {"crew": crew, "token": token, "limit": look})
             queues.append([(-priority, key, crew, token) for priority, key in found])
     chosen: list[int] = []
     for _, key, crew, token in merge(*queues):

@@ -5,8 +5,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from crewcast.core.lane import Lane
-from crewcast.store.sqlite import rows, subscriptions
-from crewcast.store.sqlite.session import Session, Values
+from crewcast.store import rows
+from crewcast.store.session import Session, Values
+from crewcast.store.verbs import subscriptions
 
 
 class Redeliver(NamedTuple):
@@ -20,28 +21,30 @@ class Redeliver(NamedTuple):
     auth: bytes | None
 
 
-def redeliver(db: Session, run: int, value: Redeliver, last_attempt: int) -> list[Lane]:
+async def redeliver(db: Session, run: int, value: Redeliver, last_attempt: int) -> list[Lane]:
     """The replays that `value` asks for, written; `run` is the run's key."""
     made: list[Lane] = []
-    for row in db.all("replayable", {"run": run, "lane": value.lane}):
-        lane = _replay(db, run, value, row)
+    for row in await db.all("replayable", {"run": run, "lane": value.lane}):
+        lane = await _replay(db, run, value, row)
         if lane is not None:
             made.append(lane)
     if made:
-        ((number,),) = db.all("last_lane", {"run": run})
+        ((number,),) = await db.all("last_lane", {"run": run})
         made = [replace(lane, number=number + n) for n, lane in enumerate(made, 1)]
-        db.write_rows("create_lanes", [rows.lane_row(run, lane, last_attempt, value.since) for lane in made])
-        subscriptions.mark_ranged(db, run, made)
+        await db.write_rows(
+            "create_lanes", [rows.lane_row(run, lane, last_attempt, value.since) for lane in made]
+        )
+        await subscriptions.mark_ranged(db, run, made)
     return made
 
 
-def _replay(db: Session, run: int, value: Redeliver, row: Values) -> Lane | None:
+async def _replay(db: Session, run: int, value: Redeliver, row: Values) -> Lane | None:
     number, url, origin, channels, auth, ordered, tail, total, ranged = row
     if value.target is not None:
         url, origin = value.target
     if value.target is not None or value.auth is not None:
         auth = value.auth
-    found = _range(db, {"run": run, "lane": number, "seq": value.seq}, value, tail, total)
+    found = await _range(db, {"run": run, "lane": number, "seq": value.seq}, value, tail, total)
     if found is None:
         return None
     cursor, tail, settled, total = found
@@ -65,14 +68,14 @@ def _replay(db: Session, run: int, value: Redeliver, row: Values) -> Lane | None
     )
 
 
-def _range(
+async def _range(
     db: Session, where: dict[str, int | None], value: Redeliver, tail: int, total: int
 ) -> tuple[int, int, int, int] | None:
     """`cursor`, `tail`, `settled` and `total` of what is to be sent, or None for nothing."""
     if value.dead_only:
-        ((count, first, last),) = db.all("dead_in_lane", where | {"since": value.since})
+        ((count, first, last),) = await db.all("dead_in_lane", where | {"since": value.since})
         return (first - 1, last, 0, count) if count else None
     if value.seq is None:
         return (0, tail, 0, total) if total else None
-    ((place, last),) = db.all("place_in_lane", where)
+    ((place, last),) = await db.all("place_in_lane", where)
     return (value.seq - 1, value.seq, place - 1, place) if last == value.seq else None

@@ -1,48 +1,11 @@
-"""How runs go: hidden at once, their rows in slices."""
+"""Rows of hidden runs go in slices."""
 
 import json
-from collections.abc import Sequence
-from typing import NamedTuple
 
-from crewcast.store.protocol import Removal
-from crewcast.store.sqlite.run_keys import RunKeys
 from crewcast.store.sqlite.session import Session
 
 # In this order; of a run that nobody ever asked anything, the first two are none.
 _ROWS = ("sweep_journal", "sweep_reviews", "sweep_dead_letters", "sweep_events", "sweep_kickoff", "sweep_run")
-
-
-class Expire(NamedTuple):
-    run_ids: Sequence[str]
-    before: int
-
-
-def expire(db: Session, keys: RunKeys, value: Expire) -> list[str]:
-    """Hides those that still may go."""
-    hidden = []
-    for run_id in value.run_ids:
-        key = keys.of(run_id)
-        if db.write("hide_expired", {"key": key, "before": value.before}):
-            _let_go(db, keys, run_id, key)
-            hidden.append(run_id)
-    return hidden
-
-
-def hide(db: Session, keys: RunKeys, run_id: str) -> Removal:
-    key = keys.of(run_id)
-    if not key:
-        return Removal.UNKNOWN
-    if not db.write("hide_run", {"key": key}):
-        return Removal.RUNNING
-    _let_go(db, keys, run_id, key)
-    return Removal.HIDDEN
-
-
-def _let_go(db: Session, keys: RunKeys, run_id: str, key: int) -> None:
-    """Nobody holds anything of the run any more, and no write finds its key."""
-    db.write("hide_lanes", {"key": key})
-    db.write("hide_review", {"key": key})
-    keys.forget(run_id)
 
 
 def sweep(db: Session, limit: int, last_attempt: int) -> int:

@@ -48,6 +48,11 @@ class Tail:
         if not log:
             del self._logs[run_id]
 
+    def last(self, run_id: str) -> int:
+        """The number of the run's newest event here; 0 for none."""
+        log = self._logs.get(run_id)
+        return log[-1][1].seq if log else 0
+
     def after(self, run_id: str, seq: int, limit: int, channels: Channel) -> list[Event] | None:
         """Events of `channels` with `seq` above, in order, at most `limit`; None if the file has to be asked."""
         log = self._logs.get(run_id)

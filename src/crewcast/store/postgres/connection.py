@@ -1,0 +1,334 @@
+"""Connections to one database, transactions whose outcome is always known, and the words for what goes wrong."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import resources
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from crewcast.core.errors import StoreError, StoreFull, StoreUnusable
+from crewcast.store.session import Values, parse_queries
+
+log = logging.getLogger("crewcast.store")
+
+R = TypeVar("R")
+Connection = Any  # asyncpg's, from a pool or not
+
+SCHEMA = "crewcast"
+OLDEST = 140000  # DETACH PARTITION CONCURRENTLY
+MOST_CONNECTIONS = 8  # of a node, beside those of its two writers, its listener and its notifier
+CONNECT_WITHIN = 5.0
+ANSWER_WITHIN = 30.0
+ASK_AGAIN = 0.2
+TRIES = 20  # of a transaction that others were in the way of
+
+# A stopped process holds its locks: PostgreSQL ends its transaction before its leases lapse. Plans are made once
+# and go along indexes: statistics of tables that are empty at noon and full at one mislead any other.
+SETTINGS = {
+    "application_name": "crewcast",
+    "search_path": SCHEMA,
+    "timezone": "UTC",
+    "synchronous_commit": "on",
+    "idle_in_transaction_session_timeout": "10000",
+    "lock_timeout": "15000",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+}
+
+# Whether `event`, which was committed before, belongs to `lane`. What a lane heard is told by its ranges if that
+# ever changed; a replay and a split lane have those of the lane that they come from.
+HEARD = """CASE WHEN lane.ranged = 0 THEN event.channel & lane.channels <> 0 ELSE EXISTS (
+    SELECT 1 FROM subscription AS heard
+    WHERE heard.run = lane.run AND heard.lane = coalesce(lane.replay_of, lane.split_of, lane.number)
+      AND heard.first <= event.seq AND heard.last >= event.seq AND heard.channels & event.channel <> 0) END"""
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # it stops, starts or crashed
+    asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby: after a failover the name leads elsewhere soon
+)
+IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+
+_ROWS = re.compile(r"\$rows\(([^()]*)\)")
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
+
+
+class Query:
+    """A statement and the order of its parameters."""
+
+    __slots__ = ("names", "sql")
+
+    def __init__(self, text: str) -> None:
+        self.names: list[str] = []
+        text = _ROWS.sub(_table, text.replace("$heard", HEARD))
+        self.sql = _PARAMETER.sub(self._place, text)
+
+    def _place(self, found: re.Match[str]) -> str:
+        name = found[1]
+        if name not in self.names:
+            self.names.append(name)
+        return f"${self.names.index(name) + 1}"
+
+    def values(self, params: Mapping[str, Any]) -> list[Any]:
+        return [
+            plain(value) if isinstance(value, str) else value for value in map(params.__getitem__, self.names)
+        ]
+
+
+def _table(found: re.Match[str]) -> str:
+    types = [name.strip() for name in found[1].split(",")]
+    arrays = ", ".join(f"${n}::{name}[]" for n, name in enumerate(types, 1))
+    return f"unnest({arrays}) AS v ({', '.join(f'column{n}' for n in range(1, len(types) + 1))})"
+
+
+@cache
+def load_queries() -> dict[str, Query]:
+    text = resources.files(__package__).joinpath("queries.sql").read_text()
+    return {name: Query(statement) for name, statement in parse_queries(text).items()}
+
+
+class PostgresSession:
+    """The named queries on one connection: `store.session.Session`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._queries = load_queries()
+
+    async def all(self, name: str, params: Mapping[str, Any]) -> list[Values]:
+        query = self._queries[name]
+        found: list[Values] = await self.connection.fetch(query.sql, *query.values(params))
+        return found
+
+    async def first(self, name: str, params: Mapping[str, Any]) -> Values | None:
+        query = self._queries[name]
+        found: Values | None = await self.connection.fetchrow(query.sql, *query.values(params))
+        return found
+
+    async def write(self, name: str, params: Mapping[str, Any]) -> int:
+        query = self._queries[name]
+        return _changed(await self.connection.execute(query.sql, *query.values(params)))
+
+    async def write_rows(self, name: str, rows: Sequence[Values]) -> int:
+        if not rows:
+            return 0
+        return _changed(await self.connection.execute(self._queries[name].sql, *zip(*rows, strict=True)))
+
+    async def columns(self, name: str, *columns: Any) -> list[Values]:
+        """A statement over whole columns."""
+        found: list[Values] = await self.connection.fetch(self._queries[name].sql, *columns)
+        return found
+
+
+def _changed(status: str) -> int:
+    word = status.rpartition(" ")[2]
+    return int(word) if word.isdigit() else 0
+
+
+class Database:
+    """A pool of connections that come back by themselves after PostgreSQL was away."""
+
+    def __init__(self, url: str) -> None:
+        self.shown = shown(url)
+        self._url = url
+        self._pool: asyncpg.Pool | None = None
+        self._closed = False
+        self._under_way = 0
+        self._idle = asyncio.Event()
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Raises StoreUnusable for a database that cannot be reached or is too old."""
+        database = cls(url)
+        try:
+            database._pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=MOST_CONNECTIONS,
+                server_settings=SETTINGS,
+                timeout=CONNECT_WITHIN,
+                command_timeout=ANSWER_WITHIN,
+                statement_cache_size=300,
+                max_inactive_connection_lifetime=300.0,
+            )
+            version = int(await database._pool.fetchval("SHOW server_version_num"))
+        except (ValueError, asyncpg.PostgresError, *AWAY) as e:
+            await database.close()
+            raise StoreUnusable(
+                f"PostgreSQL at {database.shown} cannot be used: {told(e)}. Check database_url, and that the database is there."
+            ) from e
+        if version < OLDEST:
+            await database.close()
+            raise StoreUnusable(
+                f"PostgreSQL at {database.shown} is version {version // 10000}; Crewcast needs {OLDEST // 10000} or newer."
+            )
+        return database
+
+    async def close(self) -> None:
+        """Refuses what comes, waits for what is under way, then lets go."""
+        self._closed = True
+        if self._under_way:
+            self._idle.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), ANSWER_WITHIN)
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), 5.0)
+            except (TimeoutError, *AWAY):
+                self._pool.terminate()
+
+    async def connect(self) -> Connection:
+        """A connection outside the pool, for one who keeps it. Raises one of AWAY."""
+        return await asyncpg.connect(
+            self._url,
+            server_settings=SETTINGS,
+            timeout=CONNECT_WITHIN,
+            command_timeout=ANSWER_WITHIN,
+            statement_cache_size=300,
+        )
+
+    async def read(self, read: Callable[[PostgresSession], Awaitable[R]]) -> R:
+        """One statement or a few, without a transaction of their own. Raises StoreError."""
+        try:
+            with self._busy():
+                async with self._pool_of().acquire() as connection:
+                    return await read(PostgresSession(connection))
+        except (asyncpg.PostgresError, *AWAY) as e:
+            raise self.error(e) from e
+
+    async def transaction(self, work: Callable[[PostgresSession], Awaitable[R]]) -> R:
+        """What `work` returned, once it is committed; what others were in the way of is done again.
+
+        Raises StoreError, and then nothing of it is written: a commit that was not answered is asked for.
+        """
+        with self._busy():
+            for _ in range(TRIES):
+                try:
+                    async with self._pool_of().acquire() as connection:
+                        return await self.commit(connection, work)
+                except IN_THE_WAY as e:
+                    last: Exception = e
+                except (asyncpg.PostgresError, *AWAY) as e:
+                    raise self.error(e) from e
+            raise self.error(last) from last
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreUnusable("the store is closed")
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    def _pool_of(self) -> asyncpg.Pool:
+        assert self._pool is not None
+        return self._pool
+
+    async def commit(self, connection: Connection, work: Callable[[PostgresSession], Awaitable[R]]) -> R:
+        """The same on a connection, once. Raises the driver's own errors for what was not written."""
+        begun = False
+        try:
+            await connection.execute("BEGIN")
+            begun = True
+            result = await work(PostgresSession(connection))
+            number = await connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text")
+        except BaseException as e:
+            if begun and not isinstance(e, AWAY) and not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            else:
+                _drop(connection)
+            raise
+        try:
+            await connection.execute("COMMIT")
+        except asyncio.CancelledError:
+            _drop(connection)
+            raise
+        except (asyncpg.PostgresError, *AWAY):
+            pid = _drop(connection)
+            if number is None or not await self._was_committed(number, pid):
+                raise
+        return result
+
+    async def _was_committed(self, number: str, pid: int | None) -> bool:
+        """Whether a transaction was committed whose COMMIT was not answered. As long as nobody can tell, it is asked
+        again: to guess would lose an event or tell it twice.
+        """
+        log.warning("PostgreSQL did not answer a commit; it is asked what became of it")
+        while not self._closed or self._under_way:
+            try:
+                async with self._pool_of().acquire() as connection:
+                    status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", number)
+                    if status != "in progress":
+                        return bool(status == "committed")
+                    await connection.execute("SELECT pg_terminate_backend($1)", pid)
+            except asyncpg.InvalidParameterValueError:
+                return False  # a standby that took over never heard of it
+            except (asyncpg.PostgresError, *AWAY) as e:
+                log.info("PostgreSQL at %s: %s", self.shown, told(e))
+            await asyncio.sleep(ASK_AGAIN)
+        raise StoreUnusable("the store was closed before PostgreSQL told what became of a write")
+
+    def error(self, error: BaseException) -> StoreError:
+        """What the operator does next."""
+        said = told(error)
+        if isinstance(error, StoreError):
+            return error
+        if isinstance(error, asyncpg.DiskFullError):
+            return StoreFull(
+                f"PostgreSQL at {self.shown} has no room: {said}. Nothing was written. Make room; no restart is needed."
+            )
+        if isinstance(error, AWAY):
+            return StoreError(
+                f"PostgreSQL at {self.shown} does not answer: {said}. Nothing was written; it is tried again."
+            )
+        return StoreError(f"PostgreSQL at {self.shown} refused: {said}. Nothing was written.")
+
+
+def _drop(connection: Connection) -> int | None:
+    """Lets go of a connection in an unknown state; the pool makes another. Its server process."""
+    if connection.is_closed():
+        return None
+    pid: int = connection.get_server_pid()
+    connection.terminate()
+    return pid
+
+
+def told(error: BaseException) -> str:
+    """The first line: PostgreSQL's details may hold payloads."""
+    lines = str(error).splitlines()
+    return f"{lines[0]} ({type(error).__name__})" if lines else type(error).__name__
+
+
+def shown(url: str) -> str:
+    """Where a database is, without its password and parameters."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "database_url"
+    return f"{parts.hostname or 'localhost'}{port}{parts.path}"
+
+
+def plain(text: str | None) -> str | None:
+    """A text as PostgreSQL can keep it: it has no NUL, and no half of a pair of surrogates."""
+    if text is None or (text.isascii() and "\0" not in text):
+        return text
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")

@@ -1,0 +1,147 @@
+"""Who is told of a commit: this node's listeners at once, those of other nodes by NOTIFY a few milliseconds later."""
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import asyncpg
+
+from crewcast.store.postgres.connection import AWAY, Connection, Database, PostgresSession
+from crewcast.store.protocol import Hint, HintListener
+
+log = logging.getLogger("crewcast.store")
+
+CHANNEL = "crewcast"
+PACE = 0.004  # seconds between two NOTIFYs: they take a lock of the whole server, so many go in one
+MOST_BYTES = 7000  # of a payload; PostgreSQL takes 8000
+RETURN_AFTER = 0.5
+
+
+class Hints:
+    """Hints are hurried news, never the only ones: what gets lost while PostgreSQL is away is found by polling."""
+
+    def __init__(self, database: Database, foreign: Callable[[Hint, str], None]) -> None:
+        """`foreign` hears first of what other nodes have committed."""
+        self._database = database
+        self._foreign = foreign
+        self._listeners: list[HintListener] = []
+        self._sender = secrets.token_hex(4)
+        self._unsaid: dict[tuple[Hint, str], None] = {}
+        self._some = asyncio.Event()
+        self._all_said = asyncio.Event()
+        self._tasks = [
+            asyncio.create_task(self._speak(), name="crewcast-notify"),
+            asyncio.create_task(self._hear(), name="crewcast-listen"),
+        ]
+        self.heard = asyncio.Event()  # it listens
+
+    def listen(self, listener: HintListener) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def tell(self, hints: Iterable[tuple[Hint, str]]) -> None:
+        for hint, about in dict.fromkeys(hints):
+            self._call(hint, about)
+            self._unsaid[hint, about] = None
+        if self._unsaid:
+            self._some.set()
+            self._all_said.clear()
+
+    async def close(self) -> None:
+        """Says what is unsaid, if that goes quickly."""
+        if self._unsaid:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_said.wait(), 1.0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _call(self, hint: Hint, about: str) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(hint, about)
+            except Exception:
+                # The writes are committed whatever a listener does.
+                log.exception("a listener failed at %s of %s", hint, about)
+
+    # --- to others --------------------------------------------------------------------------
+
+    async def _speak(self) -> None:
+        connection: Connection | None = None
+        try:
+            while True:
+                await self._some.wait()
+                try:
+                    if connection is None or connection.is_closed():
+                        connection = await self._database.connect()
+                    said = self._next()
+                    payload = json.dumps([self._sender, *said], ensure_ascii=True, separators=(",", ":"))
+                    await PostgresSession(connection).all("notify", {"channel": CHANNEL, "hints": payload})
+                except (asyncpg.PostgresError, *AWAY):
+                    self._unsaid.clear()  # others find it by polling
+                    await asyncio.sleep(RETURN_AFTER)
+                if not self._unsaid:
+                    self._some.clear()
+                    self._all_said.set()
+                await asyncio.sleep(PACE)
+        finally:
+            if connection is not None:
+                connection.terminate()
+
+    def _next(self) -> list[str]:
+        """As many as go in one payload, each as `hint:about`."""
+        said: list[str] = []
+        room = MOST_BYTES
+        for hint, about in tuple(self._unsaid):
+            text = f"{hint.value}:{about}"
+            room -= 6 * len(text) if not text.isascii() else len(text) + 3
+            if room < 0 and said:
+                break
+            del self._unsaid[hint, about]
+            if room >= 0:
+                said.append(text)
+        return said
+
+    # --- from others ------------------------------------------------------------------------
+
+    async def _hear(self) -> None:
+        while True:
+            connection: Connection | None = None
+            try:
+                connection = await self._database.connect()
+                ended = asyncio.Event()
+                connection.add_termination_listener(lambda _, ended=ended: ended.set())
+                await connection.add_listener(CHANNEL, self._notified)
+                self.heard.set()
+                while not ended.is_set():
+                    # A connection that died without a word is found out by asking.
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(ended.wait(), 10.0)
+                        break
+                    await connection.execute("SELECT 1")
+                log.warning(
+                    "the connection for hints to PostgreSQL ended; until it is back others are heard by polling"
+                )
+            except (asyncpg.PostgresError, *AWAY) as e:
+                log.debug("hints cannot be heard: %s", type(e).__name__)
+            finally:
+                self.heard.clear()
+                if connection is not None:
+                    connection.terminate()
+            await asyncio.sleep(RETURN_AFTER)
+
+    def _notified(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+        try:
+            sender, *said = json.loads(payload)
+            if sender == self._sender:
+                return
+            hints = [text.split(":", 1) for text in said]
+            for word, about in hints:
+                hint = Hint(word)
+                self._foreign(hint, about)
+                self._call(hint, about)
+        except (ValueError, AttributeError) as e:
+            log.warning("a hint of another node cannot be read (%s): is it of another version?", e)

@@ -1,0 +1,62 @@
+"""The schema of a database: made or migrated under a lock, so that nodes may start together."""
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from crewcast.core.errors import StoreUnusable
+from crewcast.store.migrations import Migration, load_migrations, missing
+from crewcast.store.postgres.connection import AWAY, SCHEMA, Connection, Database, told
+
+_LOCK = 4341000
+_TABLE = "CREATE TABLE migration (number integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL)"
+
+
+async def migrate(database: Database, migrations: Sequence[Migration] | None = None) -> list[str]:
+    """Applies what is missing, each migration in one transaction; their names.
+
+    Raises StoreUnusable for a database that a newer Crewcast has written, one with other migrations, or one whose
+    user may not make tables.
+    """
+    known = load_migrations(__package__) if migrations is None else migrations
+    try:
+        connection = await database.connect()
+    except (asyncpg.PostgresError, *AWAY) as e:
+        raise StoreUnusable(f"PostgreSQL at {database.shown} cannot be used: {told(e)}") from e
+    try:
+        # Another node may be migrating for minutes.
+        await connection.execute("SET lock_timeout = 0; SET statement_timeout = 0")
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=None)
+        return await _apply_missing(database, connection, known)
+    except asyncpg.InsufficientPrivilegeError as e:
+        raise StoreUnusable(
+            f"PostgreSQL at {database.shown}: {told(e)}. Run `crewcast migrate` as a user who may make the schema "
+            f"{SCHEMA}, and grant its tables to this one"
+        ) from e
+    except (asyncpg.PostgresError, *AWAY) as e:
+        raise StoreUnusable(f"PostgreSQL at {database.shown} cannot be migrated: {told(e)}") from e
+    finally:
+        if not connection.is_closed():
+            await connection.close(timeout=5)
+
+
+async def _apply_missing(database: Database, connection: Connection, known: Sequence[Migration]) -> list[str]:
+    if await connection.fetchval("SELECT to_regclass('migration')") is None:
+        applied = {}
+    else:
+        applied = dict(await connection.fetch("SELECT number, sha256 FROM migration"))
+    new = missing(f"PostgreSQL at {database.shown}", applied, known)
+    for migration in new:
+        async with connection.transaction():
+            if migration.number == 1:
+                if await connection.fetchval("SELECT to_regnamespace($1)", SCHEMA) is None:
+                    await connection.execute(f"CREATE SCHEMA {SCHEMA}")
+                await connection.execute(_TABLE)
+            await connection.execute(migration.sql, timeout=None)
+            await connection.execute(
+                "INSERT INTO migration (number, name, sha256) VALUES ($1, $2, $3)",
+                migration.number,
+                migration.name,
+                migration.sha256,
+            )
+    return [migration.name for migration in new]

@@ -1,0 +1,338 @@
+"""The verbs of `protocol.Store` over one PostgreSQL database."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from msgspec.structs import replace
+
+from crewcast.core.event import Channel, Event
+from crewcast.core.lane import Attempt, Lane
+from crewcast.core.review import Review
+from crewcast.core.run import Run, RunState
+from crewcast.store import rows
+from crewcast.store.postgres import appends, settlements
+from crewcast.store.postgres.connection import Database, PostgresSession
+from crewcast.store.postgres.hints import Hints
+from crewcast.store.postgres.keys import KnownKeys
+from crewcast.store.postgres.operating import Operating
+from crewcast.store.postgres.partitions import Partitions, day_of
+from crewcast.store.postgres.reader import LaneReader
+from crewcast.store.postgres.schema import migrate
+from crewcast.store.postgres.settlements import GiveBack, Outcome
+from crewcast.store.postgres.waiting import Waiting
+from crewcast.store.postgres.writer import Writer
+from crewcast.store.protocol import (
+    KEYS_KEPT_FOR,
+    NO_ENTRIES,
+    NO_LIMITS,
+    Created,
+    DeadLetter,
+    Hint,
+    HintListener,
+    IdempotencyKey,
+    Settlement,
+)
+from crewcast.store.session import Values
+from crewcast.store.tail import Tail
+from crewcast.store.verbs import journal as journals
+from crewcast.store.verbs import queue
+from crewcast.store.verbs.append import Append
+from crewcast.store.verbs.claims import LOOK, due_lanes
+
+
+class PostgresStore(Waiting, Operating):
+    """Implements `protocol.Store`; the promises are told there. One per node, any number to a database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.hints = Hints(database, self._foreign)
+        self._known = KnownKeys()
+        self._partitions = Partitions(database)
+        self._lane_reader = LaneReader(database)
+        # The newest events of runs that this node has worked on from their beginning, and nobody else.
+        self._tail = Tail()
+        self._ours: set[str] = set()
+        self.appends: Writer[Append, bool] = Writer(
+            database,
+            "appends",
+            lambda db, values: appends.append(db, self._known, values),
+            appends.fits,
+            self._appended,
+        )
+        self.settlements: Writer[Outcome, bool] = Writer(
+            database,
+            "settlements",
+            lambda db, values: settlements.write(db, self._known, values),
+            settlements.fits,
+            lambda _values, _results: None,
+        )
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Connects to a database, and makes or migrates the schema.
+
+        Raises StoreUnusable.
+        """
+        database = await Database.open(url)
+        try:
+            await migrate(database)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
+
+    async def close(self) -> None:
+        await self.appends.close()
+        await self.settlements.close()
+        await self.hints.close()
+        await self.database.close()
+
+    def listen(self, listener: HintListener) -> Any:
+        return self.hints.listen(listener)
+
+    def _foreign(self, hint: Hint, about: str) -> None:
+        """Another node has changed something."""
+        if hint is Hint.EVENTS:
+            self._let_go(about)
+
+    def _let_go(self, run_id: str) -> None:
+        """From now on the run's events are read from the database."""
+        self._ours.discard(run_id)
+        self._tail.forget(run_id)
+
+    def _appended(self, values: Sequence[Append], results: Sequence[bool]) -> None:
+        hints = []
+        for value, written in zip(values, results, strict=True):
+            run = value.run
+            if not written:
+                self._let_go(run.id)
+                continue
+            if run.id in self._ours:
+                self._tail.add(run.id, value.events)
+                if run.state is not RunState.RUNNING:
+                    self._ours.discard(run.id)
+                    if not run.state.ended:  # others may go on with it
+                        self._tail.forget(run.id)
+            hints.append((Hint.EVENTS, run.id))
+            if run.state is RunState.QUEUED:
+                hints.append((Hint.QUEUED, run.id))
+        self.hints.tell(hints)
+
+    # --- runs -------------------------------------------------------------------------------
+
+    async def create_run(
+        self,
+        run: Run,
+        lanes: Sequence[Lane],
+        key: IdempotencyKey | None,
+        now: int,
+        journal: Mapping[str, bytes | None] = NO_ENTRIES,
+    ) -> Created:
+        day = day_of(run.created_at)
+
+        async def create(db: PostgresSession) -> Created:
+            await self._partitions.ensure(db, day)
+            if key is not None and (earlier := await _remember(db, key, run.id, now)) is not None:
+                return earlier
+            row = await db.first("create_run", {**rows.run_columns(run), "day": day})
+            assert row is not None
+            number = row[0]
+            kickoff = {
+                "run": number,
+                "inputs": run.inputs,
+                "meta": run.meta,
+                "options": run.options,
+                "token": run.token,
+                "max_attempts": run.max_attempts,
+                "timeout": run.timeout,
+            }
+            await db.write("create_kickoff", kickoff)
+            await db.write_rows("create_lanes", [rows.lane_row(number, lane) for lane in lanes])
+            await journals.write(db, [(number, journal)])
+            return Created(run.id)
+
+        created = await self.database.transaction(create)
+        self._partitions.made(day)
+        if not created.replayed:
+            self.hints.tell([(Hint.QUEUED, run.id)])
+        return created
+
+    async def earlier(self, key: IdempotencyKey, now: int) -> Created | None:
+        return await self.database.read(lambda db: _remembered(db, key, now))
+
+    async def run(self, run_id: str) -> Run | None:
+        found = await self._all("run", id=run_id)
+        return rows.run_from(found[0]) if found else None
+
+    async def claim_runs(
+        self,
+        crews: Sequence[str],
+        limit: int,
+        lease_token: str,
+        now: int,
+        lease: int,
+        *,
+        per_crew: Mapping[str, int] = NO_LIMITS,
+        per_token: int | None = None,
+    ) -> list[Run]:
+        value = queue.Claim(limit, lease_token, now, now + lease, crews, per_crew, per_token)
+
+        async def claim(db: PostgresSession) -> list[tuple[int, Run]]:
+            if per_token is not None:
+                await db.all("limit_claims", {})
+            return await queue.claim(db, value)
+
+        claimed = await self.database.transaction(claim) if crews and limit > 0 else []
+        for key, run in claimed:
+            self._known.note(run.id, key)
+            if run.seq == 0:
+                self._ours.add(run.id)
+            else:
+                self._let_go(run.id)
+        self.hints.tell((Hint.EVENTS, run.id) for _, run in claimed)
+        return [run for _, run in claimed]
+
+    async def renew_runs(self, lease_token: str, until: int) -> list[str]:
+        values = {"token": lease_token, "until": until}
+        return [run_id for (run_id,) in await self._written("renew_runs", values)]
+
+    def append(
+        self,
+        run: Run,
+        events: Sequence[Event],
+        lease_token: str,
+        journal: Mapping[str, bytes | None] = NO_ENTRIES,
+        review: Review | None = None,
+    ) -> asyncio.Future[bool]:
+        return self.appends.put(Append(run, events, lease_token, journal, review))
+
+    async def running_runs(self) -> list[Run]:
+        return [rows.run_from(row) for row in await self._all("running_runs")]
+
+    async def lapsed_runs(self, now: int, limit: int) -> list[Run]:
+        return [rows.run_from(row) for row in await self._all("lapsed_runs", now=now, limit=limit)]
+
+    async def adopt(self, run: Run, lease_token: str, until: int) -> bool:
+        self._let_go(run.id)
+        values = {"id": run.id, "seen": run.lease_token, "token": lease_token, "until": until}
+        return await self.database.transaction(lambda db: db.write("adopt_run", values)) == 1
+
+    async def events(
+        self, run_id: str, after: int = 0, limit: int = 100, channels: Channel | None = None
+    ) -> list[Event]:
+        wanted = -1 if channels is None else int(channels)
+        found = await self._all("events", id=run_id, after=after, limit=limit, channels=wanted)
+        return [rows.event_from(row) for row in found]
+
+    async def last_event(self, run_id: str, channel: Channel) -> Event | None:
+        found = await self._all("last_event", id=run_id, channel=int(channel))
+        return rows.event_from(found[0]) if found else None
+
+    async def lanes(self, run_id: str) -> list[Lane]:
+        return [rows.lane_from(row) for row in await self._all("lanes", id=run_id)]
+
+    async def attempts(self, run_id: str, after: int = 0, limit: int = 1000) -> list[tuple[int, Attempt]]:
+        found = await self._all("attempts", id=run_id, after=after, limit=limit)
+        return [rows.attempt_from(row) for row in found]
+
+    async def dead_letters(self, run_id: str) -> list[DeadLetter]:
+        return [rows.dead_letter_from(row) for row in await self._all("dead_letters", id=run_id)]
+
+    # --- lanes ------------------------------------------------------------------------------
+
+    async def claim_lanes(
+        self,
+        limit: int,
+        lease_token: str,
+        now: int,
+        lease: int,
+        busy: Sequence[str] = (),
+        per_origin: int | None = None,
+    ) -> list[Lane]:
+        until = now + lease
+        found: dict[tuple[str, int], int] = {}
+
+        def read(row: Values) -> Lane:
+            lane = rows.lane_from(row[1:])
+            found[lane.run_id, lane.number] = row[0]
+            return lane
+
+        async def claim(db: PostgresSession) -> list[Lane]:
+            lanes = await due_lanes(db, read, limit, lease_token, now, busy, per_origin)
+            if lanes:
+                await db.write("hold_lanes", {"token": lease_token, "until": until})
+                places = sorted((found[lane.run_id, lane.number], lane.number, lease_token) for lane in lanes)
+                await db.write_rows("claim_lanes", places)
+            return lanes
+
+        lanes = await self.database.transaction(claim)
+        for lane in lanes:
+            self._known.note(lane.run_id, found[lane.run_id, lane.number])
+        return [replace(lane, lease_token=lease_token, lease_until=until) for lane in lanes]
+
+    async def lane_events(self, lane: Lane, limit: int) -> list[tuple[int, Event]]:
+        if lane.dead_only:
+            page = {"id": lane.run_id, "number": lane.number, "after": lane.cursor, "limit": limit}
+            found = await self._all("dead_lane_events", **page)
+            return [(row[0], rows.event_from(row[1:])) for row in found]
+        events = None
+        if not lane.ranged and self._tail.last(lane.run_id) >= lane.tail:
+            events = self._tail.after(lane.run_id, lane.cursor, limit, lane.channels)
+        if events is None:
+            events = await self._lane_reader.read(lane, limit)
+        elif lane.fixed:
+            events = [event for event in events if event.seq <= lane.tail]
+        return list(enumerate(events, lane.settled + 1))
+
+    async def renew_lanes(self, lease_token: str, until: int) -> None:
+        values = {"token": lease_token, "until": until}
+        await self.database.transaction(lambda db: db.write("renew_lanes", values))
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
+        return self.settlements.put(settlement)
+
+    async def release_lane(self, lane: Lane, now: int) -> None:
+        await self.settlements.put(GiveBack(lane, now, parked=False))
+
+    async def park_lanes(self, lanes: Sequence[Lane], due_at: int) -> None:
+        for given_back in [self.settlements.put(GiveBack(lane, due_at, parked=True)) for lane in lanes]:
+            await given_back
+
+    async def next_due(self, busy: Sequence[str] = ()) -> int | None:
+        if busy:
+            ((due,),) = await self._all("next_due_elsewhere", look=LOOK, busy=_json(busy))
+        else:
+            ((due,),) = await self._all("next_due")
+        return None if due is None else int(due)
+
+    async def pending_beside(self, lane: Lane) -> int:
+        which = {"id": lane.run_id, "number": lane.number, "origin": lane.origin}
+        ((count,),) = await self._all("pending_beside", **which)
+        return int(count)
+
+
+async def _remember(db: PostgresSession, key: IdempotencyKey, run_id: str, now: int) -> Created | None:
+    """Notes the key for a new run, or says what it started before, also a moment ago on another node."""
+    since = now - KEYS_KEPT_FOR
+    earlier = await _remembered(db, key, now)
+    if earlier is not None:
+        return earlier
+    await db.write("forget_keys", {"since": since})
+    noted = {"token": key.token, "key": key.key, "fingerprint": key.fingerprint, "run_id": run_id}
+    if await db.write("remember_key", {**noted, "at": now, "since": since}):
+        return None
+    return await _remembered(db, key, now)
+
+
+async def _remembered(db: PostgresSession, key: IdempotencyKey, now: int) -> Created | None:
+    wanted = {"token": key.token, "key": key.key, "since": now - KEYS_KEPT_FOR}
+    found = await db.first("remembered_key", wanted)
+    if found is None:
+        return None
+    return Created(found[0], replayed=True, conflict=found[1] != key.fingerprint)
+
+
+def _json(texts: Sequence[str]) -> str:
+    return json.dumps(list(texts))

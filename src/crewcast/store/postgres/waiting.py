@@ -1,0 +1,112 @@
+"""The verbs of `store.reviews.ReviewStore` over PostgreSQL."""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from crewcast.core.event import Event
+from crewcast.core.lane import Lane
+from crewcast.core.review import Review, ReviewState
+from crewcast.core.run import Run, RunState
+from crewcast.store import rows
+from crewcast.store.postgres import appends
+from crewcast.store.postgres.connection import Database, PostgresSession
+from crewcast.store.postgres.hints import Hints
+from crewcast.store.postgres.keys import LockingKeys
+from crewcast.store.protocol import Hint
+from crewcast.store.session import Values
+from crewcast.store.verbs import reviews
+from crewcast.store.verbs.reviews import Conclude, Decide, Remind, Stop
+
+R = TypeVar("R")
+
+
+class Waiting:
+    """The promises are told in `store.reviews`."""
+
+    database: Database
+    hints: Hints
+    _let_go: Callable[[str], None]
+
+    async def _all(self, query: str, **params: Any) -> list[Values]:
+        return await self.database.read(lambda db: db.all(query, params))
+
+    async def _written(self, query: str, params: Mapping[str, Any]) -> list[Values]:
+        """What a writing statement returned."""
+        return await self.database.transaction(lambda db: db.all(query, params))
+
+    async def _rule(self, rule: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
+        """A rule of `store/verbs`, holding the runs that it changes."""
+        return await self.database.transaction(lambda db: rule(db, LockingKeys(db), *args))
+
+    async def _logging(self, rule: Callable[..., Coroutine[Any, Any, bool]], value: Any) -> bool:
+        """A rule that moves a run which nobody holds."""
+
+        async def work(db: PostgresSession) -> bool:
+            async def log(run: Run, events: Sequence[Event], before: int) -> None:
+                await appends.log(db, run, events, before)
+
+            return await rule(db, LockingKeys(db), log, value)
+
+        written = await self.database.transaction(work)
+        if written:
+            run_id = value.after.id
+            self._let_go(run_id)
+            hints = [(Hint.EVENTS, run_id)]
+            if value.after.state is RunState.QUEUED:
+                hints.append((Hint.QUEUED, run_id))
+            self.hints.tell(hints)
+        return written
+
+    async def journal(self, run_id: str) -> dict[str, bytes]:
+        return dict(await self._all("journal", id=run_id))
+
+    async def review(self, run_id: str, number: int | None = None) -> Review | None:
+        found = await self._all("review", id=run_id, number=number)
+        return rows.review_from(found[0]) if found else None
+
+    async def reviews(
+        self,
+        state: ReviewState | str | None = ReviewState.PENDING,
+        run_id: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[tuple[int, Review]]:
+        word = None if state is None else str(state)
+        page = {"state": word, "id": run_id, "after": after, "limit": limit}
+        if run_id is not None:
+            name = "reviews_of_run"
+        else:
+            name = "pending_reviews" if word == ReviewState.PENDING else "reviews"
+        return [(row[0], rows.review_from(row[1:])) for row in await self._all(name, **page)]
+
+    async def decide(
+        self,
+        review: Review,
+        before: Run,
+        after: Run,
+        events: Sequence[Event],
+        subscriptions: Sequence[Lane] | None = None,
+    ) -> bool:
+        return await self._logging(reviews.decide, Decide(review, before, after, events, subscriptions))
+
+    async def due_reviews(self, now: int, limit: int) -> list[Review]:
+        return [rows.review_from(row) for row in await self._all("due_reviews", now=now, limit=limit)]
+
+    async def next_review_due(self) -> int | None:
+        ((due,),) = await self._all("next_review_due")
+        return None if due is None else int(due)
+
+    async def remind(self, review: Review, before: Run, after: Run, events: Sequence[Event]) -> bool:
+        return await self._logging(reviews.remind, Remind(review, before, after, events))
+
+    async def conclude(self, before: Run, after: Run, events: Sequence[Event]) -> bool:
+        return await self._logging(reviews.conclude, Conclude(before, after, events))
+
+    async def request_stop(self, run_id: str, by: str) -> Run | None:
+        run = await self._rule(reviews.request_stop, Stop(run_id, by))
+        if run is not None and run.state is RunState.RUNNING:
+            self.hints.tell([(Hint.STOP, run_id)])
+        return run
+
+    async def stops(self, lease_token: str) -> list[str]:
+        return [run_id for (run_id,) in await self._all("stops", token=lease_token)]
