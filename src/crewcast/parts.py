@@ -131,10 +131,10 @@ class Parts:
         """Before the start. Who holds the store alone goes on with what the last server left behind; among others,
         whatever a lost node had is taken over when its leases have lapsed.
         """
+        await self._registry.clear()
         if self._directory is not None:
             await self._directory.look()
             return
-        await self._registry.clear()
         await self._ground.store.void_leases(self._ground.clock.now())
         if self.crew_part is not None:
             await self.crew_part.worker.recover()

@@ -445,6 +445,26 @@ async def _is_alive(w: World) -> bool:
     return all(node.alive(w.clock.now()) for node in await w.store.nodes())
 
 
+def test_a_node_that_comes_back_after_a_crash_is_listed_once(tmp_path):
+    async def story():
+        async with world(tmp_path) as w:
+            await w.worker("me", tea=TEA)
+            await w.worker("other", tea=TEA)
+            registry = a_registry(w.store, w.clock)
+            await registry.clear()
+            await registry.beat()
+            # One that is alive and has the same name is another one, who knows.
+            assert [node.id for node in await w.store.nodes()] == ["id-me", "me", "id-other"]
+            w.clock.advance(LEASE)
+            again = Node("again", "me", tuple(Role), "1", w.clock.now(), 0, 0)
+            registry = Registry(w.store, w.clock, again, LEASE, dict, lambda: False)
+            await registry.clear()
+            await registry.beat()
+            assert [node.id for node in await w.store.nodes()] == ["again", "id-other"]
+
+    asyncio.run(story())
+
+
 def test_who_holds_the_store_alone_was_never_away(tmp_path, caplog):
     async def story():
         async with world(tmp_path) as w:
