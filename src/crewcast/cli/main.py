@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-_SERVER_PARTS = frozenset({"cryptography", "httptools", "msgspec", "starlette", "uvicorn", "uvloop", "yaml"})
+_SERVER_PARTS = frozenset(
+    {"asyncpg", "cryptography", "httptools", "msgspec", "starlette", "uvicorn", "uvloop", "yaml"}
+)
 
 
 def log_to_stderr(level: str) -> None:
