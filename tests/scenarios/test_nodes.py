@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from crewcast import config
+from crewcast.api import runs
 from crewcast.api.app import create_app
 from crewcast.clock import ManualClock
 from crewcast.contract.crews import Described
@@ -268,6 +269,31 @@ def test_a_log_on_another_machine_is_404_and_says_where_it_lies_while_that_is_kn
             lost = await client.get(path)
             assert (lost.status_code, lost.json()["details"]) == (404, {})
             assert "lies on another node" in lost.json()["message"]
+
+    asyncio.run(story())
+
+
+def test_who_watches_a_run_hears_the_rest_when_the_store_is_back(tmp_path):
+    async def story():
+        async with world(tmp_path) as w:
+            parts = await w.node("api")
+            await w.worker("kitchen", tea=TEA)
+            await w.next_look()
+            kickoff_id = (await Client(parts).kickoff({"topic": "x"})).json()["kickoff_id"]
+            assert parts.context is not None
+            store = parts.context.store = Shaky(w.store)  # type: ignore[assignment]
+            watching = runs._stream(parts.context, kickoff_id, 0)
+            assert (await anext(watching)).startswith(b"event: run\ndata: ")
+            store.down = True
+            following = asyncio.ensure_future(anext(watching))
+            await w.store.request_stop(kickoff_id, "kim")
+            await w.store.claim_runs(["tea"], 1, "id-kitchen", w.clock.now(), LEASE)  # it is heard of
+            await w.until(lambda: asyncio.sleep(0, store.asked[-1:] == ["run"] and len(store.asked) > 2))
+            assert not following.done()
+            store.down = False
+            w.clock.advance(SECOND)
+            assert b'"state":"STARTED"' in await following
+            await watching.aclose()
 
     asyncio.run(story())
 
