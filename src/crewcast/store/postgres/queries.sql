@@ -2,6 +2,9 @@
 -- rows at once, with the columns column1, column2 and so on. `$heard` stands for whether a past event belongs to a
 -- lane: `connection.HEARD`.
 --
+-- A guard by a lease is written `IS NOT DISTINCT FROM`, which no index serves: else a plan made when few lanes were
+-- held would look at all of them for each. `OFFSET 0` keeps what is looked up inside what it is looked up for.
+--
 -- Rows that several transactions change are locked in one order: runs by key, then lanes by run and number.
 
 -- name: key_of_run
@@ -164,8 +167,8 @@ SET state = :state, seq = :seq, total_tasks = :total_tasks, completed_tasks = :c
 WHERE key = :key AND state = :seen_state AND seq = :seen_seq AND lease_token IS NULL AND hidden = 0
 
 -- name: append
--- The runs of a cycle that are still held as their callers saw them. Values of the row are repeated by a progress, so
--- that no index changes.
+-- The runs of a cycle that are still held as their callers saw them: only one that is running has a lease. Values of
+-- the row are repeated by a progress, so that no index changes.
 UPDATE run
 SET seq = v.seq, total_tasks = v.total_tasks, completed_tasks = v.completed_tasks,
     current_task = v.current_task, error = v.error, error_detail = v.error_detail, state = v.state,
@@ -177,7 +180,7 @@ FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], 
             $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[])
     AS v (key, token, seen, seq, total_tasks, completed_tasks, current_task, error, error_detail, state,
           finished_at, worked)
-WHERE run.key = v.key AND run.lease_token = v.token AND run.seq = v.seen AND run.state = 'running'
+WHERE run.key = v.key AND run.seq = v.seen AND v.token IS NOT NULL AND run.lease_token IS NOT DISTINCT FROM v.token
 RETURNING run.key
 
 -- name: append_work
@@ -190,8 +193,12 @@ WITH moved AS (
         SELECT lane.run, lane.number, max(w.seq) AS tail, sum(w.count)::bigint AS count, min(w.at) AS at
         FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[])
             AS w (run, channel, seq, at, count)
-        JOIN lane ON lane.run = w.run AND lane.channels & w.channel <> 0 AND lane.replay_of IS NULL
-            AND lane.split_of IS NULL
+        CROSS JOIN LATERAL (
+            SELECT lane.run, lane.number FROM lane
+            WHERE lane.run = w.run AND lane.channels & w.channel <> 0 AND lane.replay_of IS NULL
+                AND lane.split_of IS NULL
+            OFFSET 0
+        ) AS lane
         GROUP BY lane.run, lane.number
         ORDER BY lane.run, lane.number
     ) AS work
@@ -390,6 +397,14 @@ CROSS JOIN LATERAL (
 ) AS found
 ORDER BY v.place, found.seq
 
+-- name: look
+-- When the next unleased lane is due, and whether leases of others have lapsed: most claims find nothing, and this is
+-- all that they cost.
+SELECT (SELECT min(due_at) FROM lane WHERE due_at IS NOT NULL AND lease_token IS NULL AND closed IS NULL),
+       EXISTS (SELECT 1 FROM lease JOIN lane ON lane.lease_token = lease.token
+               WHERE lease.until_time <= :now AND lease.token <> :token
+                 AND lane.closed IS NULL AND lane.cursor < lane.tail AND lane.due_at <= :now)
+
 -- name: due_lanes
 -- Longest due first. The index holds lanes that wait for a dispatcher only.
 SELECT lane.run, run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
@@ -504,7 +519,8 @@ SET cursor = v.cursor, settled = v.settled, tries = v.tries, refusals = v.refusa
 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[],
             $8::text[], $9::bigint[], $10::boolean[])
     AS v (run, number, token, cursor, settled, tries, refusals, closed, due_at, release)
-WHERE lane.run = v.run AND lane.number = v.number AND lane.lease_token = v.token
+WHERE lane.run = v.run AND lane.number = v.number
+    AND v.token IS NOT NULL AND lane.lease_token IS NOT DISTINCT FROM v.token
 RETURNING lane.run, lane.number
 
 -- name: add_attempt
@@ -562,7 +578,8 @@ UPDATE lane
 SET lease_token = NULL,
     due_at = CASE WHEN closed IS NULL AND cursor < tail THEN coalesce(due_at, v.column4) END
 FROM $rows(bigint, bigint, text, bigint)
-WHERE lane.run = v.column1 AND lane.number = v.column2 AND lane.lease_token = v.column3
+WHERE lane.run = v.column1 AND lane.number = v.column2
+    AND v.column3 IS NOT NULL AND lane.lease_token IS NOT DISTINCT FROM v.column3
 
 -- name: park_lanes
 -- The same, each due later.
@@ -570,7 +587,8 @@ UPDATE lane
 SET lease_token = NULL,
     due_at = CASE WHEN lane.closed IS NULL AND lane.cursor < lane.tail THEN v.column4 END
 FROM $rows(bigint, bigint, text, bigint)
-WHERE lane.run = v.column1 AND lane.number = v.column2 AND lane.lease_token = v.column3
+WHERE lane.run = v.column1 AND lane.number = v.column2
+    AND v.column3 IS NOT NULL AND lane.lease_token IS NOT DISTINCT FROM v.column3
 
 -- name: void_leases
 -- By the index of leased lanes.
