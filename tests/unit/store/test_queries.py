@@ -1,6 +1,7 @@
 """The named queries of both engines: what the code runs is there, and what is there is run."""
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from crewcast.store.postgres.connection import load_queries as postgres_queries
 from crewcast.store.sqlite.session import load_queries as sqlite_queries
 
 STORE = Path(crewcast.store.__file__).parent
-QUERIES = {"sqlite": sqlite_queries, "postgres": postgres_queries}
+QUERIES: dict[str, Callable[[], Mapping[str, object]]] = {
+    "sqlite": sqlite_queries,
+    "postgres": postgres_queries,
+}
 NAMED = re.compile(
     r'(?:\.(?:_?all|first|write|write_rows|records|insert|_written)\(\s*|name = )"(\w+)"|else "(\w+)"|"(sweep_\w+|release_lane|park_lanes|forget_\w+)"'
 )
