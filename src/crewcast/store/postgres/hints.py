@@ -17,7 +17,10 @@ log = logging.getLogger("crewcast.store")
 CHANNEL = "crewcast"
 LISTENER = "crewcast hints"
 COUNT_EVERY = 1.0  # seconds; a node that has just come polls meanwhile
-PACE = 0.008  # seconds between two NOTIFYs: they take a lock of the whole server, so many go in one
+# Seconds between two NOTIFYs after few hints and after many: they take a lock of the whole server, so under load many
+# go in one.
+PACE, SLOW_PACE = 0.001, 0.008
+MANY = 16
 MOST_BYTES = 7000  # of a payload; PostgreSQL takes 8000
 RETURN_AFTER = 0.5
 
@@ -78,6 +81,7 @@ class Hints:
         try:
             while True:
                 await self._some.wait()
+                said: list[str] = []
                 try:
                     if connection is None or connection.is_closed():
                         connection = await self._database.connect()
@@ -90,7 +94,7 @@ class Hints:
                 if not self._unsaid:
                     self._some.clear()
                     self._all_said.set()
-                await asyncio.sleep(PACE)
+                await asyncio.sleep(PACE if len(said) < MANY else SLOW_PACE)
         finally:
             if connection is not None:
                 connection.terminate()
