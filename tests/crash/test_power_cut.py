@@ -171,11 +171,11 @@ def test_no_power_cut_that_keeps_parts_harms_the_file(tmp_path):
     trace = recorded(tmp_path)
     until = time.monotonic() + SECONDS
     cuts = unsynced = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or unsynced <= 20:
         disk = Disk()
         moments = set(dice.sample(range(len(trace)), 40))
         for number, op in enumerate(trace):
-            if number in moments and time.monotonic() < until:
+            if number in moments and (time.monotonic() < until or unsynced <= 20):
                 seed = dice.getrandbits(64)
                 disk.left(tmp_path / "left", some(random.Random(seed)), random.Random(seed))
                 assert harm(tmp_path / "left", disk.told) is None, f"cut before {number}, dice {seed}"
@@ -183,7 +183,6 @@ def test_no_power_cut_that_keeps_parts_harms_the_file(tmp_path):
                 unsynced += bool(disk.unsynced)
             disk.take(op)
     print(f"{cuts} cuts, {unsynced} of them with writes on their way")
-    assert unsynced > 20
 
 
 def test_the_same_cuts_show_what_weaker_settings_lose(tmp_path):

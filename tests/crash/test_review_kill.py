@@ -16,7 +16,7 @@ from crewcast.core.review import ReviewState
 from crewcast.core.run import ENDED, Run, RunState
 from crewcast.store.sqlite import SQLiteStore
 
-SECONDS = float(os.environ.get("CREWCAST_SOAK_SECONDS", "6"))
+SECONDS = float(os.environ.get("CREWCAST_SOAK_SECONDS", "4"))
 RUNS = 12
 
 # Works on its runs for ever: each appends, pauses, is decided with another URL, goes on, is given back, stopped,
@@ -209,12 +209,11 @@ def test_no_kill_leaves_half_a_pause_a_decision_or_a_stop(tmp_path: Path):
     run_ids: list[str] = []
     until = time.monotonic() + SECONDS
     kills = count = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or kills < 3:
         seqs, stops = killed(tmp_path, run_ids, dice.uniform(0, 0.3))
         acknowledged |= seqs
         stopped |= stops
         kills += 1
         run_ids, count = asyncio.run(check(tmp_path, acknowledged, stopped))
     print(f"{kills} kills, {count} events, {len(stopped)} stops")
-    assert kills > 2
     assert count > RUNS * kills

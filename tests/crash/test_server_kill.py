@@ -115,7 +115,7 @@ def test_a_kickoff_that_was_accepted_is_answered_again_whatever_is_known_by_now(
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     data = tmp_path_factory.mktemp("odd")
-    with odd(data) as server:
+    with odd(data, "--retry-schedule", "0.1") as server:
         server.wait_until_ready()
         yield server
 
@@ -208,18 +208,17 @@ def test_crews_that_take_too_long_for_sigterm_go_on_at_the_next_start(tmp_path):
             check_lanes(receiver.requests)
 
 
-def test_a_subscriber_that_comes_back_gets_everything_in_order(tmp_path):
-    with Receiver() as receiver, odd(tmp_path, "--retry-schedule", "0.1") as server:
-        server.wait_until_ready()
+def test_a_subscriber_that_comes_back_gets_everything_in_order(running):
+    with Receiver() as receiver:
         receiver.answer = lambda request, n: 500 if n % 3 else 204
-        kickoff_id = server.kickoff({"topic": "tea"}, **receiver.urls())
-        log = (server.wait_for(kickoff_id), server.events(kickoff_id))[1]
+        kickoff_id = running.kickoff({"topic": "tea"}, **receiver.urls())
+        log = (running.wait_for(kickoff_id), running.events(kickoff_id))[1]
         receiver.wait(lambda got: len(got) >= len(log) and got[-1].path == "/crew", 60)
         wait_until(
             lambda: (
                 not any(
                     lane["pending"]
-                    for lane in server.ask("GET", f"/api/v1/runs/{kickoff_id}/deliveries").json["lanes"]
+                    for lane in running.ask("GET", f"/api/v1/runs/{kickoff_id}/deliveries").json["lanes"]
                 )
             )
         )
@@ -313,16 +312,18 @@ def test_a_large_result_is_cut_in_the_event_and_whole_in_the_status(running):
         assert len(whole["payload"]["result"]["output"]) == 3_000_000
 
 
-@pytest.mark.parametrize("inputs", [{"topic": "tea"}, {}])
-def test_an_input_that_is_missing_at_run_time_ends_the_run(tmp_path, inputs):
+def test_an_input_that_is_missing_at_run_time_ends_the_run(tmp_path):
     with Receiver() as receiver, ServerProcess(CLASSIC, tmp_path, "--stub-llm") as server:
-        # The crew is not loaded yet, so its inputs are not known: the run itself finds out.
-        kickoff_id = server.kickoff(inputs, **receiver.urls())
-        status = server.wait_for(kickoff_id)
-        assert status["state"] == "FAILED"
-        assert "an input is missing" in status["error"]
-        assert "audience" in status["error"]
-        assert b"audience" in receiver.wait_for_crew_events()[-1].body
+        # The crew is not loaded yet, so its inputs are not known: the runs themselves find out.
+        ids = [server.kickoff(inputs, **receiver.urls()) for inputs in ({"topic": "tea"}, {})]
+        for kickoff_id in ids:
+            status = server.wait_for(kickoff_id)
+            assert status["state"] == "FAILED"
+            assert "an input is missing" in status["error"]
+            assert "audience" in status["error"]
+        crew = [one for one in receiver.wait_for_crew_events(2) if one.path == "/crew"]
+        assert {one.headers["crewcast-kickoff-id"] for one in crew} == set(ids)
+        assert all(b"audience" in one.body for one in crew)
 
 
 def test_a_project_that_cannot_be_loaded_says_why_everywhere(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.crash.writing_node import RUNS, check
 
 ROOT = Path(__file__).parents[2]
-SECONDS = float(os.environ.get("CREWCAST_SOAK_SECONDS", "6"))
+SECONDS = float(os.environ.get("CREWCAST_SOAK_SECONDS", "4"))
 
 
 def killed(folder: Path, after: float) -> dict[str, tuple[int, int]]:
@@ -40,10 +40,9 @@ def test_no_kill_loses_an_acknowledged_write(tmp_path: Path):
     acknowledged: dict[str, tuple[int, int]] = {}
     until = time.monotonic() + SECONDS
     kills = count = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or kills < 3:
         acknowledged |= killed(tmp_path, dice.uniform(0, 0.3))
         kills += 1
         count = asyncio.run(check(tmp_path, acknowledged))
     print(f"{kills} kills, {count} events")
-    assert kills > 2
     assert count > RUNS * kills

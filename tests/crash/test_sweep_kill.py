@@ -28,7 +28,7 @@ from tests.contract.store.world import (
     settlement,
 )
 
-SECONDS = float(os.environ.get("CREWCAST_SOAK_SECONDS", "6"))
+SECONDS = float(os.environ.get("CREWCAST_SOAK_SECONDS", "4"))
 EVENTS = 30
 TABLES = ("run", "kickoff", "event", "lane", "attempt", "dead_letter")
 

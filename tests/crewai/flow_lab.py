@@ -13,11 +13,14 @@ from crewcast.crew.project import discover
 from tests.crewai.driver import PROJECTS
 from tests.support.receiver import check_body
 
+# Without what CrewAI gives each flow, a memory that hardly any flow here uses: its import (lancedb) is two thirds of
+# the work of such a process. A test that is about it, or of whole projects, has it.
 HEADER = '''
 import asyncio, contextvars, os, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from crewai import Crew, Process, Task
 from crewai.flow.flow import Flow, and_, listen, or_, router, start
+Flow._skip_auto_memory = True
 from crewai.tools import tool
 from pydantic import BaseModel
 from scripted import ScriptedLLM, agent, answer, call, crew, task, use

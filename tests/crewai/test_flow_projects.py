@@ -198,6 +198,7 @@ def test_a_flows_memory_is_the_methods_own_work(run_flow, stub_llm, flow_host, t
     home = files_below(flow_host.home)
     told = run_flow(
         """
+Flow._skip_auto_memory = False
 class F(Flow):
     @start()
     def save(self):

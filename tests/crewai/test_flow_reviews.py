@@ -20,6 +20,7 @@ HEADER = (
     + '''
 import asyncio, threading
 from crewai.flow.flow import Flow, and_, listen, or_, router, start
+Flow._skip_auto_memory = True
 from crewai.flow.human_feedback import human_feedback
 from reviewed import ANSWERS, AtATerminal
 
@@ -180,6 +181,17 @@ class F(Flow):
     @listen(second)
     async def third(self, found):
         return (await one("C", human_input=True).kickoff_async()).raw
+""",
+    "with the memory that CrewAI gives it": """
+Flow._skip_auto_memory = False
+class F(Flow):
+    @start()
+    def first(self):
+        assert self.memory is not None
+        return one("A").kickoff().raw
+    @listen(first)
+    def second(self, found):
+        return one("B", human_input=True).kickoff().raw
 """,
     "a loop of two kickoffs": """
 class F(Flow):

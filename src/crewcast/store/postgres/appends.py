@@ -1,6 +1,6 @@
 """Appends to the log: of many runs at once, one statement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crewcast.core.run import Run, RunState
@@ -11,9 +11,7 @@ from crewcast.store.session import Values
 from crewcast.store.verbs import journal, reviews
 from crewcast.store.verbs.append import Append, check_dense, work_of
 
-_RUN_COLUMNS = 12
-_EVENT_COLUMNS = 9
-_WORK_COLUMNS = 5
+EVENT_COLUMNS = ("run", "seq", "channel", "type", "at", "run_attempt", "task_id", "body", "whole")
 
 
 class Unheld(Exception):
@@ -47,26 +45,17 @@ async def append(db: PostgresSession, known: KnownKeys, values: Sequence[Append]
         latest[run.id] = run, seen, token
     keys = await known.of(db, latest)
     moved = sorted(_run_row(keys[run_id], *state) for run_id, state in latest.items() if keys[run_id])
-    logged = [
-        _event_row(keys[value.run.id], event)
-        for value in values
-        if keys[value.run.id]
-        for event in value.events
-    ]
-    work = work_of(logged)
-    written = await db.columns(
-        "append",
-        *_columns(moved, _RUN_COLUMNS),
-        *_columns(logged, _EVENT_COLUMNS),
-        *_columns(work, _WORK_COLUMNS),
-    )
-    closed = [key for key, has_closed in written if has_closed]
-    if closed:
-        seen_of = {keys[run_id]: seen for run_id, (_, seen, _) in latest.items()}
-        await db.write_rows("append_dead", [(key, seen_of[key]) for key in sorted(closed)])
-    held = {key for key, _ in written}
+    held = {key for (key,) in await db.columns("append", *zip(*moved, strict=True))} if moved else set()
     if len(values) > len(latest) and len(held) < len(latest):
         raise Unheld
+    seen_of = {keys[run_id]: seen for run_id, (_, seen, _) in latest.items()}
+    logged = [
+        _event_row(key, event)
+        for value in values
+        if (key := keys[value.run.id]) in held
+        for event in value.events
+    ]
+    await _log(db, logged, seen_of)
     results = [keys[value.run.id] in held for value in values]
     beside = [
         value
@@ -96,10 +85,18 @@ async def log(db: PostgresSession, run: Run, events: Sequence[Any], before: int)
     if not events:
         return
     ((_, key),) = await db.all("keys_of_runs", {"ids": [run.id]})
-    logged = [_event_row(key, event) for event in events]
-    await db.write_rows("log_events", logged)
-    await db.write_rows("log_work", work_of(logged))
-    await db.write_rows("append_dead", [(key, before)])
+    await _log(db, [_event_row(key, event) for event in events], {key: before})
+
+
+async def _log(db: PostgresSession, logged: Sequence[Values], seen_of: Mapping[int, int]) -> None:
+    """New rows of the log, and work for the lanes that hear of them; of each run `seen_of` has what was before."""
+    if not logged:
+        return
+    await db.copy("event", EVENT_COLUMNS, logged)
+    work = sorted(work_of(logged))
+    closed = {run for (run,) in await db.columns("append_work", *zip(*work, strict=True))}
+    if closed:
+        await db.write_rows("append_dead", [(key, seen_of[key]) for key in sorted(closed)])
 
 
 def _run_row(key: int, run: Run, seen: int, token: str) -> Values:
@@ -123,7 +120,3 @@ def _run_row(key: int, run: Run, seen: int, token: str) -> Values:
 def _event_row(key: int, event: Any) -> Values:
     row = rows.event_row(key, event)
     return row if row[6] is None else (*row[:6], plain(row[6]), *row[7:])
-
-
-def _columns(values: Sequence[Values], width: int) -> list[Sequence[Any]]:
-    return list(zip(*values, strict=True)) if values else [()] * width

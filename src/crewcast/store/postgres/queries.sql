@@ -2,6 +2,9 @@
 -- rows at once, with the columns column1, column2 and so on. `$heard` stands for whether a past event belongs to a
 -- lane: `connection.HEARD`.
 --
+-- A guard by a lease is written `IS NOT DISTINCT FROM`, which no index serves: else a plan made when few lanes were
+-- held would look at all of them for each. `OFFSET 0` keeps what is looked up inside what it is looked up for.
+--
 -- Rows that several transactions change are locked in one order: runs by key, then lanes by run and number.
 
 -- name: key_of_run
@@ -164,84 +167,45 @@ SET state = :state, seq = :seq, total_tasks = :total_tasks, completed_tasks = :c
 WHERE key = :key AND state = :seen_state AND seq = :seen_seq AND lease_token IS NULL AND hidden = 0
 
 -- name: append
--- All that a cycle appends, in one statement: the runs that are still held as their callers saw them, the events of
--- those, work for their lanes. A lane that is closed is told, since what comes to it is a dead letter. Values of the
--- run's row are repeated by a progress, so that no index changes.
-WITH held AS (
-    UPDATE run
-    SET seq = v.seq, total_tasks = v.total_tasks, completed_tasks = v.completed_tasks,
-        current_task = v.current_task, error = v.error, error_detail = v.error_detail, state = v.state,
-        finished_at = v.finished_at, worked = coalesce(v.worked, run.worked),
-        claimed_at = CASE WHEN v.state = 'running' THEN run.claimed_at END,
-        lease_token = CASE WHEN v.state = 'running' THEN run.lease_token END,
-        lease_until = CASE WHEN v.state = 'running' THEN run.lease_until END
-    FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
-                $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[])
-        AS v (key, token, seen, seq, total_tasks, completed_tasks, current_task, error, error_detail, state,
-              finished_at, worked)
-    WHERE run.key = v.key AND run.lease_token = v.token AND run.seq = v.seen AND run.state = 'running'
-    RETURNING run.key
-), logged AS (
-    INSERT INTO event (run, seq, channel, type, at, run_attempt, task_id, body, whole)
-    SELECT e.*
-    FROM unnest($13::bigint[], $14::bigint[], $15::integer[], $16::text[], $17::bigint[], $18::integer[],
-                $19::text[], $20::bytea[], $21::bytea[])
-        AS e (run, seq, channel, type, at, run_attempt, task_id, body, whole)
-    WHERE e.run IN (SELECT key FROM held)
-), work AS (
-    SELECT lane.run, lane.number, max(w.seq) AS tail, sum(w.count)::bigint AS count, min(w.at) AS at
-    FROM unnest($22::bigint[], $23::integer[], $24::bigint[], $25::bigint[], $26::bigint[])
-        AS w (run, channel, seq, at, count)
-    JOIN lane ON lane.run = w.run AND lane.channels & w.channel <> 0 AND lane.replay_of IS NULL
-        AND lane.split_of IS NULL
-    WHERE w.run IN (SELECT key FROM held)
-    GROUP BY lane.run, lane.number
-    ORDER BY lane.run, lane.number
-), moved AS (
+-- The runs of a cycle that are still held as their callers saw them: only one that is running has a lease. Values of
+-- the row are repeated by a progress, so that no index changes.
+UPDATE run
+SET seq = v.seq, total_tasks = v.total_tasks, completed_tasks = v.completed_tasks,
+    current_task = v.current_task, error = v.error, error_detail = v.error_detail, state = v.state,
+    finished_at = v.finished_at, worked = coalesce(v.worked, run.worked),
+    claimed_at = CASE WHEN v.state = 'running' THEN run.claimed_at END,
+    lease_token = CASE WHEN v.state = 'running' THEN run.lease_token END,
+    lease_until = CASE WHEN v.state = 'running' THEN run.lease_until END
+FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
+            $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[])
+    AS v (key, token, seen, seq, total_tasks, completed_tasks, current_task, error, error_detail, state,
+          finished_at, worked)
+WHERE run.key = v.key AND run.seq = v.seen AND v.token IS NOT NULL AND run.lease_token IS NOT DISTINCT FROM v.token
+RETURNING run.key
+
+-- name: append_work
+-- The lanes that hear of new events, in one order. Those that are closed are told: what comes to them is a dead letter.
+WITH moved AS (
     UPDATE lane
     SET tail = work.tail, total = lane.total + work.count,
         due_at = CASE WHEN lane.closed IS NULL THEN coalesce(lane.due_at, work.at) END
-    FROM work
+    FROM (
+        SELECT lane.run, lane.number, max(w.seq) AS tail, sum(w.count)::bigint AS count, min(w.at) AS at
+        FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[])
+            AS w (run, channel, seq, at, count)
+        CROSS JOIN LATERAL (
+            SELECT lane.run, lane.number FROM lane
+            WHERE lane.run = w.run AND lane.channels & w.channel <> 0 AND lane.replay_of IS NULL
+                AND lane.split_of IS NULL
+            OFFSET 0
+        ) AS lane
+        GROUP BY lane.run, lane.number
+        ORDER BY lane.run, lane.number
+    ) AS work
     WHERE lane.run = work.run AND lane.number = work.number
     RETURNING lane.run, lane.closed
 )
-SELECT held.key, EXISTS (SELECT 1 FROM moved WHERE moved.run = held.key AND moved.closed IS NOT NULL)
-FROM held
-
--- name: log_events
--- Events of runs that nobody holds: their rules have moved the runs.
-INSERT INTO event (run, seq, channel, type, at, run_attempt, task_id, body, whole)
-SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9
-FROM $rows(bigint, bigint, integer, text, bigint, integer, text, bytea, bytea)
-
--- name: log_work
--- The same work as in `append`, of one run.
-UPDATE lane
-SET tail = work.tail, total = lane.total + work.count,
-    due_at = CASE WHEN lane.closed IS NULL THEN coalesce(lane.due_at, work.at) END
-FROM (
-    SELECT lane.run, lane.number, max(v.column3) AS tail, sum(v.column5)::bigint AS count, min(v.column4) AS at
-    FROM $rows(bigint, integer, bigint, bigint, bigint)
-    JOIN lane ON lane.run = v.column1 AND lane.channels & v.column2 <> 0 AND lane.replay_of IS NULL
-        AND lane.split_of IS NULL
-    GROUP BY lane.run, lane.number
-    ORDER BY lane.run, lane.number
-) AS work
-WHERE lane.run = work.run AND lane.number = work.number
-
--- name: is_running
--- One row if it is.
-SELECT 1 FROM run WHERE key = :key AND state = 'running'
-
--- name: request_stop
--- The first who asks is who is told of. Only somebody at work has to be asked.
-UPDATE run SET stop = :by WHERE key = :key AND state = 'running' AND stop IS NULL
-
--- name: stops
--- Of one holder, and of nobody.
-SELECT id FROM run
-WHERE stop IS NOT NULL AND finished_at IS NULL AND hidden = 0 AND (lease_token = :token OR lease_token IS NULL)
-ORDER BY key
+SELECT run FROM moved WHERE closed IS NOT NULL
 
 -- name: append_dead
 -- What comes to a closed lane is a dead letter at once.
@@ -433,6 +397,14 @@ CROSS JOIN LATERAL (
 ) AS found
 ORDER BY v.place, found.seq
 
+-- name: any_due
+-- Whether a claim has anything to look at: most have not, and this is all that they cost.
+SELECT EXISTS (SELECT 1 FROM lane
+               WHERE due_at IS NOT NULL AND due_at <= :now AND lease_token IS NULL AND closed IS NULL)
+    OR EXISTS (SELECT 1 FROM lease JOIN lane ON lane.lease_token = lease.token
+               WHERE lease.until_time <= :now AND lease.token <> :token
+                 AND lane.closed IS NULL AND lane.cursor < lane.tail AND lane.due_at <= :now)
+
 -- name: due_lanes
 -- Longest due first. The index holds lanes that wait for a dispatcher only.
 SELECT lane.run, run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
@@ -536,34 +508,26 @@ ON CONFLICT (token) DO UPDATE SET until_time = greatest(lease.until_time, exclud
 UPDATE lease SET until_time = :until WHERE token = :token
 
 -- name: settle
--- All outcomes of a cycle: the lanes that are still held as they are after their last one, and the record of every
--- POST to these. A lane that stays held changes no column of an index. With `$22` the attempts tell their numbers.
-WITH moved AS (
-    UPDATE lane
-    SET cursor = v.cursor, settled = v.settled, tries = v.tries, refusals = v.refusals, closed = v.closed,
-        due_at = CASE WHEN NOT v.release AND v.closed IS NULL AND v.tries = 0 THEN coalesce(lane.due_at, v.due_at)
-                      WHEN NOT v.release AND v.closed IS NULL THEN v.due_at
-                      WHEN v.closed IS NULL AND v.cursor < lane.tail THEN v.due_at END,
-        lease_token = CASE WHEN NOT v.release THEN lane.lease_token END
-    FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[],
-                $8::text[], $9::bigint[], $10::boolean[])
-        AS v (run, number, token, cursor, settled, tries, refusals, closed, due_at, release)
-    WHERE lane.run = v.run AND lane.number = v.number AND lane.lease_token = v.token
-    RETURNING lane.run, lane.number
-), made AS (
-    INSERT INTO attempt (run, id, lane, seq, number, at, verdict, kind, status, retry_after, duration, detail)
-    SELECT a.run, nextval('attempt_id'), a.lane, a.seq, a.number, a.at, a.verdict, a.kind, a.status, a.retry_after,
-           a.duration, a.detail
-    FROM unnest($11::bigint[], $12::bigint[], $13::bigint[], $14::integer[], $15::bigint[], $16::text[],
-                $17::text[], $18::integer[], $19::bigint[], $20::bigint[], $21::text[])
-        WITH ORDINALITY AS a (run, lane, seq, number, at, verdict, kind, status, retry_after, duration, detail, place)
-    JOIN moved ON moved.run = a.run AND moved.number = a.lane
-    ORDER BY a.place
-    RETURNING run, lane, seq, number, id
-)
-SELECT run, number AS lane, NULL::bigint AS seq, NULL::integer AS number, NULL::bigint AS id FROM moved
-UNION ALL
-SELECT run, lane, seq, number, id FROM made WHERE $22
+-- The lanes of a cycle that are still held, as they are after their last outcome. A lane that stays held changes no
+-- column of an index.
+UPDATE lane
+SET cursor = v.cursor, settled = v.settled, tries = v.tries, refusals = v.refusals, closed = v.closed,
+    due_at = CASE WHEN NOT v.release AND v.closed IS NULL AND v.tries = 0 THEN coalesce(lane.due_at, v.due_at)
+                  WHEN NOT v.release AND v.closed IS NULL THEN v.due_at
+                  WHEN v.closed IS NULL AND v.cursor < lane.tail THEN v.due_at END,
+    lease_token = CASE WHEN NOT v.release THEN lane.lease_token END
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[],
+            $8::text[], $9::bigint[], $10::boolean[])
+    AS v (run, number, token, cursor, settled, tries, refusals, closed, due_at, release)
+WHERE lane.run = v.run AND lane.number = v.number
+    AND v.token IS NOT NULL AND lane.lease_token IS NOT DISTINCT FROM v.token
+RETURNING lane.run, lane.number
+
+-- name: add_attempt
+-- One whose number has to be known; the others of a cycle are copied.
+INSERT INTO attempt (run, lane, seq, number, at, verdict, kind, status, retry_after, duration, detail)
+VALUES (:run, :lane, :seq, :number, :at, :verdict, :kind, :status, :retry_after, :duration, :detail)
+RETURNING id
 
 -- name: lock_runs
 -- Outcomes that change more than their lane follow each other in a run, and every rule that changes it.
@@ -614,7 +578,8 @@ UPDATE lane
 SET lease_token = NULL,
     due_at = CASE WHEN closed IS NULL AND cursor < tail THEN coalesce(due_at, v.column4) END
 FROM $rows(bigint, bigint, text, bigint)
-WHERE lane.run = v.column1 AND lane.number = v.column2 AND lane.lease_token = v.column3
+WHERE lane.run = v.column1 AND lane.number = v.column2
+    AND v.column3 IS NOT NULL AND lane.lease_token IS NOT DISTINCT FROM v.column3
 
 -- name: park_lanes
 -- The same, each due later.
@@ -622,7 +587,8 @@ UPDATE lane
 SET lease_token = NULL,
     due_at = CASE WHEN lane.closed IS NULL AND lane.cursor < lane.tail THEN v.column4 END
 FROM $rows(bigint, bigint, text, bigint)
-WHERE lane.run = v.column1 AND lane.number = v.column2 AND lane.lease_token = v.column3
+WHERE lane.run = v.column1 AND lane.number = v.column2
+    AND v.column3 IS NOT NULL AND lane.lease_token IS NOT DISTINCT FROM v.column3
 
 -- name: void_leases
 -- By the index of leased lanes.

@@ -10,6 +10,10 @@ from crewcast.store.postgres.keys import KnownKeys
 from crewcast.store.protocol import Settlement
 from crewcast.store.verbs import outcomes
 
+ATTEMPT_COLUMNS = (
+    *("run", "lane", "seq", "number", "at", "verdict", "kind", "status", "retry_after", "duration", "detail"),
+)
+
 
 class GiveBack(NamedTuple):
     """A lane that is held no more: `parked`, it is due at `at`, else it stays due as it was, if it has work."""
@@ -55,24 +59,27 @@ async def _settle(db: PostgresSession, known: KnownKeys, values: Sequence[Settle
     """The last state of each lane is written: each settlement has the whole state."""
     keys = await known.of(db, {value.lane.run_id for value in values})
     latest: dict[tuple[int, int], Settlement] = {}
-    attempts = []
     for value in values:
-        key = keys[value.lane.run_id]
-        latest[key, value.lane.number] = value
-        attempts.append(_attempt_row(key, value))
+        latest[keys[value.lane.run_id], value.lane.number] = value
     more = [value for value in values if outcomes.changes_more(value)]
     if more:
         await db.all("lock_runs", {"keys": sorted({keys[value.lane.run_id] for value in more})})
     lanes = [_lane_row(key, latest[key, number]) for key, number in sorted(latest)]
-    found = await db.columns("settle", *zip(*lanes, strict=True), *zip(*attempts, strict=True), bool(more))
-    held = {(run, lane) for run, lane, _, _, made in found if made is None}
-    numbers = {(run, lane, seq, number): made for run, lane, seq, number, made in found if made is not None}
-    for value in more:
-        attempt, key = value.attempt, keys[value.lane.run_id]
-        made = numbers.get((key, attempt.lane, attempt.seq, attempt.number))
-        if made is not None:
-            await outcomes.consequences(db, key, value, made)
-    return [(keys[value.lane.run_id], value.lane.number) in held for value in values]
+    held = {(run, lane) for run, lane in await db.columns("settle", *zip(*lanes, strict=True))}
+    results = [(keys[value.lane.run_id], value.lane.number) in held for value in values]
+    written = [value for value, result in zip(values, results, strict=True) if result]
+    if more:
+        # In the order of the outcomes, so that the numbers of a lane's attempts are in it too.
+        for value in written:
+            key = keys[value.lane.run_id]
+            row = dict(zip(ATTEMPT_COLUMNS, _attempt_row(key, value), strict=True))
+            ((number,),) = await db.all("add_attempt", row)
+            if outcomes.changes_more(value):
+                await outcomes.consequences(db, key, value, number)
+    elif written:
+        rows_made = [_attempt_row(keys[value.lane.run_id], value) for value in written]
+        await db.copy("attempt", ATTEMPT_COLUMNS, rows_made)
+    return results
 
 
 def _lane_row(key: int, value: Settlement) -> tuple[Any, ...]:

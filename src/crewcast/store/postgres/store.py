@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -41,6 +42,8 @@ from crewcast.store.verbs import queue
 from crewcast.store.verbs.append import Append
 from crewcast.store.verbs.claims import LOOK, due_lanes
 
+CLAIM_PACE = 0.004  # seconds between two looks for lanes that find nothing
+
 
 class PostgresStore(Waiting, Operating):
     """Implements `protocol.Store`; the promises are told there. One per node, any number to a database."""
@@ -49,6 +52,7 @@ class PostgresStore(Waiting, Operating):
         self.database = database
         self.hints = Hints(database, self._foreign)
         self._known = KnownKeys()
+        self._nothing_due_at: float | None = None
         self._partitions = Partitions(database)
         self._lane_reader = LaneReader(database)
         # The newest events of runs that this node has worked on from their beginning, and nobody else.
@@ -251,6 +255,14 @@ class PostgresStore(Waiting, Operating):
         busy: Sequence[str] = (),
         per_origin: int | None = None,
     ) -> list[Lane]:
+        if self._nothing_due_at is not None:
+            # Every append wakes the dispatcher, and has mostly moved lanes that it holds.
+            await asyncio.sleep(max(0.0, self._nothing_due_at + CLAIM_PACE - time.monotonic()))
+        self._nothing_due_at = None
+        ((any_due,),) = await self._all("any_due", now=now, token=lease_token)
+        if not any_due:
+            self._nothing_due_at = time.monotonic()
+            return []
         until = now + lease
         found: dict[tuple[str, int], int] = {}
 

@@ -123,7 +123,7 @@ CREATE TABLE lease (
 
 CREATE TABLE attempt (
     run         bigint  NOT NULL,
-    id          bigint  NOT NULL,
+    id          bigint  NOT NULL DEFAULT nextval('attempt_id'),
     lane        bigint  NOT NULL,
     seq         bigint  NOT NULL,
     number      integer NOT NULL CHECK (number >= 1),
