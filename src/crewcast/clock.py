@@ -20,13 +20,24 @@ class Clock(Protocol):
     def now(self) -> int:
         """Microseconds since 1970 UTC."""
 
+    def of_wall(self, moment: int) -> int:
+        """What this clock showed when the machine's own showed `moment`, and never more than it shows now."""
+
     async def wait(self, event: asyncio.Event, timeout: int | None) -> bool:  # noqa: ASYNC109 - the seam itself
         """Until `event` is set (True) or `timeout` microseconds have passed (False)."""
 
 
+def _wall() -> int:
+    return time.time_ns() // 1000
+
+
 class RealClock:
     def now(self) -> int:
-        return time.time_ns() // 1000
+        return _wall()
+
+    def of_wall(self, moment: int) -> int:
+        now = self.now()
+        return min(now, moment + now - _wall())
 
     async def wait(self, event: asyncio.Event, timeout: int | None) -> bool:  # noqa: ASYNC109
         if timeout is None:
@@ -91,6 +102,9 @@ class ManualClock:
 
     def now(self) -> int:
         return self._now
+
+    def of_wall(self, moment: int) -> int:
+        return min(self._now, moment + self._now - _wall())
 
     def advance(self, microseconds: int) -> None:
         self._now += microseconds

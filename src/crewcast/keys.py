@@ -85,13 +85,13 @@ async def unlock(settings: Settings, store: Store) -> bytes:
         if noted is None or key_file(settings).exists():
             raise
         raise UsageError(
-            f"{place(settings)} was written with the master key {noted.hex()}, which is not there. {_MEND}"
+            f"{place(settings)} was written with the master key {noted.hex()}, which is not there. {_mend(settings)}"
         ) from e
     own = fingerprint(master)
     noted = noted or await store.bind_key(own)
     if noted != own:
         raise UsageError(
-            f"{place(settings)} was written with the master key {noted.hex()}, and this one is {own.hex()}. {_MEND}"
+            f"{place(settings)} was written with the master key {noted.hex()}, and this one is {own.hex()}. {_mend(settings)}"
         )
     return master
 
@@ -101,10 +101,16 @@ def place(settings: Settings) -> str:
     return f"the data folder {settings.data_dir}" if settings.database_url is None else "the database"
 
 
-_MEND = (
-    "Restore it (key_file, CREWCAST_KEY). If it is lost, `crewcast secret replace` takes the present one: "
-    "every subscriber then needs a new secret"
-)
+def _mend(settings: Settings) -> str:
+    what = (
+        "Restore it"
+        if settings.database_url is None
+        else "Every node needs the same one: give it to this one"
+    )
+    return (
+        f"{what} (key_file, CREWCAST_KEY). If it is lost, `crewcast secret replace` takes the present one: "
+        "every subscriber then needs a new secret"
+    )
 
 
 def fingerprint(master: bytes) -> bytes:

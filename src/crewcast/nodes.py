@@ -80,9 +80,13 @@ class Registry:
         self._changed.set()
 
     async def clear(self) -> None:
-        """For a node that holds its store alone: whoever is listed is gone."""
+        """Before the first beat: who had this name and lapsed is gone, and whoever is listed in a store that this node
+        holds alone.
+        """
         for node in await self._store.nodes():
-            await self._store.leave(node.id)
+            earlier = node.name == self._node.name and not node.alive(self._clock.now())
+            if earlier or self._alone:
+                await self._store.leave(node.id)
 
     async def leave(self) -> None:
         """At a clean stop. One that cannot say so lapses."""

@@ -16,7 +16,7 @@ from crewcast.api.app import Context
 from crewcast.api.auth import Tokens
 from crewcast.clock import Clock, StoreClock
 from crewcast.config import Settings
-from crewcast.core.backoff import SECOND
+from crewcast.core.backoff import HOUR, SECOND
 from crewcast.core.keyring import KeyRing
 from crewcast.core.node import Node, Role
 from crewcast.core.review_link import ReviewLinks
@@ -31,13 +31,15 @@ from crewcast.deadlines import Deadlines
 from crewcast.dispatch.dispatcher import Dispatcher
 from crewcast.dispatch.sender import Sender
 from crewcast.nodes import Directory, Registry
-from crewcast.retention import Retention
+from crewcast.retention import FOREVER, Retention
 from crewcast.rotation import RotationFollower
 from crewcast.store.protocol import Store
+from crewcast.store.sqlite.connection import FILE
 
 Projects = Sequence[tuple[str, Project]]  # each with the argument that named it
 
 LOOK_FOR_EDITS_EVERY = SECOND // 2
+STRAYS_EVERY = 1 * HOUR  # logs of runs that another node removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +133,10 @@ class Parts:
         """Before the start. Who holds the store alone goes on with what the last server left behind; among others,
         whatever a lost node had is taken over when its leases have lapsed.
         """
+        await self._registry.clear()
         if self._directory is not None:
             await self._directory.look()
             return
-        await self._registry.clear()
         await self._ground.store.void_leases(self._ground.clock.now())
         if self.crew_part is not None:
             await self.crew_part.worker.recover()
@@ -148,6 +150,7 @@ class Parts:
             settings.seconds("retention"),
             log_file(data, "").parent,
             storage_folder(data, ""),
+            look_again=strays_every(ground),
         )
         self._begin("registry", self._registry.run())
         self._begin("retention", retention.run())
@@ -277,6 +280,15 @@ class DeliveryPart:
             limits=wiring.dispatch_limits(settings),
             open_auth=wiring.Seals(ground.master).opened,
         )
+
+
+def strays_every(ground: Ground) -> int | None:
+    """How often logs of runs that nobody knows go. Never in a folder that has a database of its own, since they may be
+    that one's.
+    """
+    if not ground.shared:
+        return FOREVER
+    return None if (ground.settings.data_dir / FILE).exists() else STRAYS_EVERY
 
 
 def node_name(settings: Settings) -> str:

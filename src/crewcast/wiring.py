@@ -10,7 +10,7 @@ from crewcast.contract.webhooks import auth_headers
 from crewcast.core.backoff import SECOND, RetryPolicy
 from crewcast.core.lane import Lane
 from crewcast.core.review import Default
-from crewcast.crew.worker import CrewLimits, WorkerLimits
+from crewcast.crew.limits import CrewLimits, WorkerLimits
 from crewcast.dispatch.dispatcher import DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.sender import SenderLimits

@@ -248,6 +248,38 @@ def test_a_rate_spaces_the_requests_of_an_origin_and_of_no_other(tmp_path):
     asyncio.run(story())
 
 
+def test_of_several_dispatchers_each_takes_its_share_of_a_rate(tmp_path):
+    async def story():
+        async with world(tmp_path, FakeTransport(), limits=DispatchLimits(rate=2)) as w:
+            run = await w.say(await w.run(step=HOOK), *["step"] * 9)
+            sent = 0
+
+            async def one_each(every):
+                nonlocal sent
+                sent += 1
+                await w.until(lambda: count(w) == sent)
+                w.clock.advance(every - 1)
+                await w.quiet()
+                assert count(w) == sent
+                w.clock.advance(1)
+
+            await one_each(SECOND // 2)
+            w.dispatcher.among(4)
+            sent += 1  # its turn was given before
+            await w.until(lambda: count(w) == sent)
+            await w.quiet()
+            w.clock.advance(SECOND // 2)
+            await one_each(2 * SECOND)
+            await one_each(2 * SECOND)
+            # Also at an origin that is met only now.
+            await w.say(await w.run(step=ELSEWHERE), "step", "step")
+            await w.until(lambda: len([1 for one in w.transport.sent if one.target.origin == OTHER]) == 1)
+            w.dispatcher.among(0)  # it does not see itself: one, then
+            assert run.seq == 9
+
+    asyncio.run(story())
+
+
 def test_a_hanging_origin_has_its_requests_in_flight_and_a_share_of_the_lanes(tmp_path):
     async def story():
         transport = Gate(ORIGIN)

@@ -19,10 +19,11 @@ from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run, RunState
 from crewcast.crew import environment
 from crewcast.crew.host import Host
+from crewcast.crew.limits import CrewLimits, WorkerLimits
 from crewcast.crew.project import discover
 from crewcast.crew.served import ServedCrew
 from crewcast.crew.supervision import Supervision
-from crewcast.crew.worker import LOST, CrewLimits, Worker, WorkerLimits
+from crewcast.crew.worker import LOST, Worker
 from crewcast.store.sqlite import SQLiteStore
 from tests.support.mill import MILL, TASKS, Sack
 from tests.support.shaky import Shaky

@@ -162,14 +162,16 @@ async def world(
     *,
     policy: RetryPolicy | None = None,
     limits: DispatchLimits | None = None,
+    seen_through: Callable[[SQLiteStore], Any] = lambda store: store,
     **more: Any,
 ) -> AsyncIterator[World]:
+    """`seen_through` is between the dispatcher and its store."""
     store = await SQLiteStore.open(folder)
     clock = ManualClock()
     blockbuster = BlockBuster()
     blockbuster.activate()  # a call that blocks the loop is an error from here on
     dispatcher = Dispatcher(
-        store,
+        seen_through(store),
         transport,
         signatures,
         clock,

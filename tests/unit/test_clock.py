@@ -82,6 +82,15 @@ def test_a_jump_of_the_wall_clock_changes_nothing(monkeypatch):
     assert clock.now() == THERE
 
 
+@pytest.mark.parametrize("wall", [0, THERE - 300 * SECOND, THERE + 300 * SECOND])
+def test_what_a_machine_with_a_wrong_wall_clock_noted_is_told_by_this_one(monkeypatch, wall):
+    machine = Machine()
+    clock = clock_of(machine)
+    monkeypatch.setattr(time, "time_ns", lambda: wall * 1000)
+    assert clock.of_wall(wall - 7) == THERE - 7
+    assert clock.of_wall(wall + 7) == THERE  # it jumped since: nothing has happened later than now
+
+
 def test_a_slow_reading_does_not_replace_a_quick_one_that_is_fresh():
     machine = Machine(50, 50)
     clock = clock_of(machine)

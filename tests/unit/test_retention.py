@@ -2,10 +2,12 @@
 
 import asyncio
 
-from crewcast.core.backoff import DAY, SECOND, RetryPolicy
+import pytest
+
+from crewcast.core.backoff import DAY, HOUR, MINUTE, SECOND, RetryPolicy
 from crewcast.core.outcome import Outcome
 from crewcast.dispatch.transport import FakeTransport
-from crewcast.retention import Retention
+from crewcast.retention import FOREVER, Retention
 from tests.scenarios.world import world
 
 HOOK = "http://sub.example/hook"
@@ -113,6 +115,32 @@ def test_log_files_of_runs_that_nobody_knows_go_at_the_start(tmp_path):
 
     asyncio.run(asyncio.wait_for(story(), 30))
     assert (tmp_path / "logs" / "other.txt").exists()
+
+
+@pytest.mark.parametrize(("look_again", "goes"), [(HOUR, True), (FOREVER, False), (None, False)])
+def test_the_log_of_a_run_that_another_node_removed_goes_when_it_is_looked_for_again(
+    tmp_path, look_again, goes
+):
+    async def story():
+        async with world(tmp_path / "store", FakeTransport()) as w:
+            run = await w.run(step=HOOK)
+            await w.say(run, "crew")
+            folder = await asyncio.to_thread(logs_of, tmp_path, run.id)
+            retention = Retention(w.store, w.clock, 0, folder, tmp_path / "storage", look_again=look_again)
+            retaining = asyncio.create_task(retention.run())
+            for _ in range(3):
+                w.clock.advance(MINUTE)
+                await asyncio.sleep(0.05)
+            await w.store.delete_run(run.id)
+            for _ in range(58):
+                w.clock.advance(MINUTE)
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.1)
+            assert (await asyncio.to_thread(left, folder) == set()) == goes
+            retaining.cancel()
+            await asyncio.gather(retaining, return_exceptions=True)
+
+    asyncio.run(story())
 
 
 def test_without_a_folder_of_logs_there_is_nothing_to_do(tmp_path):

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from crewcast import config
 from crewcast.core import url
 from crewcast.dispatch.limits import SenderLimits
-from crewcast.wiring import egress_policy, sender_limits
+from crewcast.wiring import dispatch_limits, egress_policy, sender_limits, worker_limits
 
 
 def settings(command="serve", **environ):
@@ -37,3 +37,11 @@ def test_dev_alone_opens_loopback_and_http():
         assert (policy.check_url(url.parse("https://127.0.0.1/")) is None) == allowed
         assert (policy.check_address(ip_address("::1"), "x") is None) == allowed
         assert policy.check_address(ip_address("10.0.0.1"), "x") is not None
+
+
+def test_a_lease_is_that_of_runs_and_lanes_and_where_nodes_share_a_store_children_wait_half_of_it():
+    alone = settings(lease="8")
+    assert (worker_limits(alone, []).lease, dispatch_limits(alone).lease) == (8_000_000, 8_000_000)
+    assert worker_limits(alone, []).patience is None
+    shared = settings(lease="8", database_url="postgresql://db/x")
+    assert (worker_limits(shared, []).patience, worker_limits(shared, []).renew_every) == (4.0, 2_000_000)

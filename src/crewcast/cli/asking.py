@@ -145,6 +145,9 @@ def _kickoff(client: Client, args: argparse.Namespace) -> int:
 def _crews(client: Client) -> int:
     """One line for each crew: 0 if all are ready or loading, 1 if one cannot be loaded."""
     told = json.loads(client.ask("GET", "/crews"))
+    if not told["crews"]:
+        print("crewcast: no crew is there yet: no worker has told of one", file=sys.stderr)
+        return 0
     width = max(len(crew["name"]) for crew in told["crews"])
     for crew in told["crews"]:
         names = [name if name in crew["required"] else f"[{name}]" for name in crew.get("inputs", [])]

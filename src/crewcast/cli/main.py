@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-_SERVER_PARTS = frozenset({"cryptography", "httptools", "msgspec", "starlette", "uvicorn", "uvloop", "yaml"})
+_SERVER_PARTS = frozenset(
+    {"asyncpg", "cryptography", "httptools", "msgspec", "starlette", "uvicorn", "uvloop", "yaml"}
+)
 
 
 def log_to_stderr(level: str) -> None:
@@ -343,7 +345,8 @@ def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
                 help="how long older secrets still sign, as in 90m, 24h, 7d; 0 ends them at once (default: 24h)",
             )
             action.add_argument(
-                "--url", help="the running server (default: CREWCAST_URL, unless --data-dir is given)"
+                "--url",
+                help="the running server (default: CREWCAST_URL, unless --data-dir or a database is given)",
             )
             action.add_argument("--token", help="its bearer token (default: CREWCAST_TOKEN)")
         config.add_flags(action, "secret")

@@ -118,6 +118,11 @@ def _replace(settings: Settings) -> None:
     master = keys.master_secret(settings)
 
     async def write(store: Store) -> bytes:
+        now = await store.time()
+        # A data folder is held by nobody else now. Who shares a database would go on signing with the old key.
+        there = [node.name for node in await store.nodes() if node.alive(now)]
+        if there and settings.database_url is not None:
+            raise UsageError(f"nodes are at work with the former key: stop them first: {', '.join(there)}")
         return await store.bind_key(keys.fingerprint(master), replace=True)
 
     noted = _written(settings, write)

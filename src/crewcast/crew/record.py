@@ -84,6 +84,8 @@ class Record:
                     if message["tasks"] is not None:  # a flow's are not known before they begin
                         run = runs.progress(run, total_tasks=len(message["tasks"]))
                 case "event":
+                    # Children have their machine's clock, and deliveries are due by ours.
+                    message["at"] = self._clock.of_wall(message["at"])
                     run = self._progress(run, message)
                     drafts += self._mapping.drafts(message)
                 case "paused":

@@ -5,7 +5,6 @@ import logging
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +20,7 @@ from crewcast.core.errors import StoreError
 from crewcast.core.review_link import ReviewLinks
 from crewcast.core.run import Run, RunState
 from crewcast.crew.host import Child
+from crewcast.crew.limits import CrewLimits, WorkerLimits
 from crewcast.crew.record import Record, Recording
 from crewcast.crew.served import LoadError, RunJob, ServedCrew, log_file, make_private, storage_folder
 from crewcast.crew.supervision import Left, Patience, Supervision, decision_of, how_it_ended
@@ -38,42 +38,6 @@ LOST = "its worker was lost during the run"
 OUT_OF_REACH = "the store was out of reach for so long that another might have had the run"
 NOT_KEPT = "what its tasks made could not be kept, so they would be done again"
 PENDING = "pending"  # the journal's entry of a task that waits for a decision
-
-
-@dataclass(frozen=True, slots=True)
-class CrewLimits:
-    """How a crew is served. `attempts` counts the tries of a run that is cut by a crash, the first included.
-
-    Microseconds, None for ever: `stall` without a word of the child, `timeout` of work in all. `runs`: at once.
-    """
-
-    attempts: int = 2
-    stall: int | None = None
-    timeout: int | None = None
-    runs: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLimits:
-    """`concurrent_runs` at once on this node; events over `max_event_bytes` are cut. `crews` has those crews that
-    are served otherwise than `crew` says. `per_token`: runs of one token at once.
-
-    `lease`: microseconds for which runs are held, prolonged four times within. `patience`: seconds without a sign of
-    that after which a child stops by itself; None where nobody else could take the run over.
-    """
-
-    concurrent_runs: int = 16
-    max_event_bytes: int = 256 * 1024
-    per_token: int | None = None
-    crew: CrewLimits = CrewLimits()
-    crews: Mapping[str, CrewLimits] = field(default_factory=dict)
-    stop_grace: int = 10 * SECOND
-    lease: int = 60 * SECOND
-    patience: float | None = None
-
-    @property
-    def renew_every(self) -> int:
-        return self.lease // 4
 
 
 class Worker:
@@ -154,10 +118,6 @@ class Worker:
     def lease_token(self) -> str:
         """What its runs are held by: made anew at each start."""
         return self._lease_token
-
-    @property
-    def draining(self) -> bool:
-        return self._draining
 
     def wake(self) -> None:
         """Looks for queued runs now: a crew has become ready."""
@@ -247,7 +207,7 @@ class Worker:
             else:
                 # The lease was last prolonged then; what came after was no work.
                 worked_until = max(run.claimed_at or 0, (run.lease_until or 0) - self._limits.lease)
-                await self._again(record, reason, self._crew_limits(run.crew), worked_until)
+                await self._again(record, reason, self._limits.of_crew(run.crew), worked_until)
             if record.run.state.ended:
                 await self._forget_storage(run.id)
         finally:
@@ -291,7 +251,7 @@ class Worker:
                 return
             names = [name for name, crew in self._crews.items() if not crew.loading]
             now = self._clock.now()
-            room = self._room(names)
+            room = self._limits.room(names, self._working.values())
             per_token = self._limits.per_token
             for run in await self._store.claim_runs(
                 names,
@@ -303,14 +263,6 @@ class Worker:
                 per_token=per_token,
             ):
                 self._begin(run, group)
-
-    def _room(self, names: list[str]) -> dict[str, int]:
-        """How many runs more of those crews that may have so many at once and no more."""
-        room = {name: most for name in names if (most := self._crew_limits(name).runs) is not None}
-        for run in self._working.values():
-            if run.crew in room:
-                room[run.crew] -= 1
-        return {name: max(0, left) for name, left in room.items()}
 
     def _begin(self, run: Run, group: asyncio.TaskGroup) -> None:
         # One that paused or was cut may come back while its last process is still leaving.
@@ -379,7 +331,7 @@ class Worker:
         except LoadError as e:
             await record.fail(f"the project did not load: {e}", e.detail)
             return
-        limits = self._crew_limits(run.crew)
+        limits = self._limits.of_crew(run.crew)
         began = run.claimed_at or self._clock.now()
         beats = self._limits.patience
         patience = Patience(
@@ -447,9 +399,6 @@ class Worker:
 
     async def _forget_storage(self, run_id: str) -> None:
         await asyncio.to_thread(shutil.rmtree, storage_folder(self._data, run_id), ignore_errors=True)
-
-    def _crew_limits(self, name: str) -> CrewLimits:
-        return self._limits.crews.get(name, self._limits.crew)
 
 
 def _left(run: Run, timeout: int | None) -> int | None:

@@ -53,6 +53,17 @@ def test_a_state_is_said_once():
     ]
 
 
+def test_a_run_that_waits_for_more_than_its_turn_says_for_what():
+    waits = {
+        "state": "PENDING",
+        "progress": {},
+        "crew_state": "no worker",
+        "waits_for": "a worker: none is there",
+    }
+    [line] = lines(waits)
+    assert line.endswith("queued; it waits for a worker: none is there")
+
+
 def test_a_wait_is_one_line_on_a_terminal_and_one_now_and_then_in_a_file():
     waits = [{"state": "PENDING", "progress": {}, "crew_state": "loading", "waited": n} for n in range(12)]
     said = [line.split("loading", 1)[1] for line in lines(*waits)]
