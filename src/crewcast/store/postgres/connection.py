@@ -143,6 +143,12 @@ def _changed(status: str) -> int:
     return int(word) if word.isdigit() else 0
 
 
+class _Pooled(asyncpg.Connection):  # type: ignore[misc]
+    def get_reset_query(self) -> str:
+        """None: nothing here changes a session, and it would be a round trip at each return to the pool."""
+        return ""
+
+
 class Database:
     """A pool of connections that come back by themselves after PostgreSQL was away."""
 
@@ -163,6 +169,7 @@ class Database:
                 url,
                 min_size=1,
                 max_size=MOST_CONNECTIONS,
+                connection_class=_Pooled,
                 server_settings=SETTINGS,
                 timeout=CONNECT_WITHIN,
                 command_timeout=ANSWER_WITHIN,

@@ -397,11 +397,11 @@ CROSS JOIN LATERAL (
 ) AS found
 ORDER BY v.place, found.seq
 
--- name: any_due
--- Whether a claim has anything to look at: most have not, and this is all that they cost.
-SELECT EXISTS (SELECT 1 FROM lane
-               WHERE due_at IS NOT NULL AND due_at <= :now AND lease_token IS NULL AND closed IS NULL)
-    OR EXISTS (SELECT 1 FROM lease JOIN lane ON lane.lease_token = lease.token
+-- name: look
+-- When the next unleased lane is due, and whether leases of others have lapsed: most claims find nothing, and this is
+-- all that they cost.
+SELECT (SELECT min(due_at) FROM lane WHERE due_at IS NOT NULL AND lease_token IS NULL AND closed IS NULL),
+       EXISTS (SELECT 1 FROM lease JOIN lane ON lane.lease_token = lease.token
                WHERE lease.until_time <= :now AND lease.token <> :token
                  AND lane.closed IS NULL AND lane.cursor < lane.tail AND lane.due_at <= :now)
 

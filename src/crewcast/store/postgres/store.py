@@ -42,7 +42,7 @@ from crewcast.store.verbs import queue
 from crewcast.store.verbs.append import Append
 from crewcast.store.verbs.claims import LOOK, due_lanes
 
-CLAIM_PACE = 0.004  # seconds between two looks for lanes that find nothing
+CLAIM_PACE = 0.01  # seconds between two looks for lanes that find nothing
 
 
 class PostgresStore(Waiting, Operating):
@@ -52,7 +52,7 @@ class PostgresStore(Waiting, Operating):
         self.database = database
         self.hints = Hints(database, self._foreign)
         self._known = KnownKeys()
-        self._nothing_due_at: float | None = None
+        self._looked: tuple[float, int | None] | None = None  # when nothing was due, and what will be next
         self._partitions = Partitions(database)
         self._lane_reader = LaneReader(database)
         # The newest events of runs that this node has worked on from their beginning, and nobody else.
@@ -255,13 +255,13 @@ class PostgresStore(Waiting, Operating):
         busy: Sequence[str] = (),
         per_origin: int | None = None,
     ) -> list[Lane]:
-        if self._nothing_due_at is not None:
+        if self._looked is not None:
             # Every append wakes the dispatcher, and has mostly moved lanes that it holds.
-            await asyncio.sleep(max(0.0, self._nothing_due_at + CLAIM_PACE - time.monotonic()))
-        self._nothing_due_at = None
-        ((any_due,),) = await self._all("any_due", now=now, token=lease_token)
-        if not any_due:
-            self._nothing_due_at = time.monotonic()
+            await asyncio.sleep(max(0.0, self._looked[0] + CLAIM_PACE - time.monotonic()))
+        self._looked = None
+        ((due, lapsed),) = await self._all("look", now=now, token=lease_token)
+        if not lapsed and (due is None or due > now):
+            self._looked = time.monotonic(), due
             return []
         until = now + lease
         found: dict[tuple[str, int], int] = {}
@@ -313,6 +313,8 @@ class PostgresStore(Waiting, Operating):
             await given_back
 
     async def next_due(self, busy: Sequence[str] = ()) -> int | None:
+        if not busy and self._looked is not None and time.monotonic() < self._looked[0] + CLAIM_PACE:
+            return self._looked[1]
         if busy:
             ((due,),) = await self._all("next_due_elsewhere", look=LOOK, busy=_json(busy))
         else:
