@@ -207,6 +207,20 @@ WITH moved AS (
 )
 SELECT run FROM moved WHERE closed IS NOT NULL
 
+-- name: is_running
+-- One row if it is.
+SELECT 1 FROM run WHERE key = :key AND state = 'running'
+
+-- name: request_stop
+-- The first who asks is who is told of. Only somebody at work has to be asked.
+UPDATE run SET stop = :by WHERE key = :key AND state = 'running' AND stop IS NULL
+
+-- name: stops
+-- Of one holder, and of nobody.
+SELECT id FROM run
+WHERE stop IS NOT NULL AND finished_at IS NULL AND hidden = 0 AND (lease_token = :token OR lease_token IS NULL)
+ORDER BY key
+
 -- name: append_dead
 -- What comes to a closed lane is a dead letter at once.
 INSERT INTO dead_letter (run, lane, seq, at, reason, origin, lane_seq, attempt)
