@@ -32,7 +32,7 @@ def forge(folder: Path, name: str = "forge", **variables: str) -> Path:
 
 @dataclass
 class Call:
-    """Times are those of the machine's steady clock. `ended` is None while it is in flight."""
+    """`ended` is None while it is in flight."""
 
     order: str
     task: str
@@ -64,7 +64,7 @@ class Model:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                reply = model._answer(Call(**asked, began=time.monotonic())).encode()
+                reply = model._answer(Call(**asked, began=time.time())).encode()
                 self.send_response(200)
                 self.send_header("content-length", str(len(reply)))
                 self.end_headers()
@@ -132,5 +132,9 @@ class Model:
                 self._gone[call.order] -= 1
         if not line.startswith("hold"):
             time.sleep(self._pace())
-        call.ended = time.monotonic()
-        return WEIGH if line.endswith("weigh") else f"Thought: I know.\nFinal Answer: {call.task} {os.urandom(4).hex()}"
+        call.ended = time.time()
+        return (
+            WEIGH
+            if line.endswith("weigh")
+            else f"Thought: I know.\nFinal Answer: {call.task} {os.urandom(4).hex()}"
+        )
