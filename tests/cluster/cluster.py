@@ -1,5 +1,6 @@
 """Many nodes over one PostgreSQL, all of them real processes, and those around them: callers, a model, a subscriber."""
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+
+import asyncpg
 
 from crewcast.core import url
 from crewcast.core.signature import origin_secret
@@ -92,8 +95,13 @@ class Node(ServerProcess):
         self.stopped.clear()
         super().kill()
 
+    @property
+    def crews_at_work(self) -> list[int]:
+        """The processes of its runs: it has one other, from which they are forked."""
+        return descendants(self.process.pid)[1:]
+
     def has(self, pid: int) -> bool:
-        return pid in descendants(self.process.pid)
+        return pid in self.crews_at_work
 
 
 class Subscriber(Receiver):
@@ -127,6 +135,11 @@ class Subscriber(Receiver):
             time.sleep(1.2 * DELIVERY_TIMEOUT)
         return status
 
+    def forget(self) -> None:
+        with self._changed:
+            for kept in (self.requests, self.statuses, self.late):
+                kept.clear()
+
     @property
     def answered(self) -> list[tuple[Request, int]]:
         return list(zip(self.requests, self.statuses, strict=False))
@@ -144,6 +157,7 @@ class Cluster:
         subscriber.secret = origin_secret(master, url.parse(subscriber.url).origin)
         self.subscriber = subscriber
         self.nodes: dict[str, Node] = {}
+        self._former: list[Node] = []
         self.orders: dict[str, str] = {}  # kickoff id -> order
         self._placed = 0
 
@@ -157,6 +171,7 @@ class Cluster:
         """A node that has ended, started anew as it was; not waited for."""
         former = self.nodes[name]
         assert former.process.poll() is not None
+        self._former.append(former)
         return self.start(name, former.role, *former.crews, wrong_by=former.wrong_by)
 
     def end(self) -> None:
@@ -206,7 +221,9 @@ class Cluster:
         return self.ask("GET", "/api/v1/nodes").json["nodes"]
 
     def story(self) -> str:
-        return "\n".join(f"--- {node.name}\n{''.join(node.output[-40:])}" for node in self.nodes.values())
+        """What they have logged, and those before them."""
+        every = [*self._former, *self.nodes.values()]
+        return "\n".join(f"--- {node.name}\n{''.join(node.output[-200:])}" for node in every)
 
     def ask(self, method: str, path: str, body: Any = None, within: float = 60, **headers: str) -> Answer:
         """Of any API that answers; asked again until one has something to say."""
@@ -248,6 +265,18 @@ class Cluster:
         assert self.orders.setdefault(kickoff_id, order) == order
         return kickoff_id
 
+    def rows(self, query: str) -> list[tuple]:
+        """From the database itself."""
+
+        async def ask() -> list[tuple]:
+            connection = await asyncpg.connect(self.postgres.url())
+            try:
+                return [tuple(row) for row in await connection.fetch(query)]
+            finally:
+                await connection.close()
+
+        return asyncio.run(ask())
+
     def status(self, kickoff_id: str) -> Any:
         return self.ask("GET", f"/status/{kickoff_id}").json
 
@@ -267,13 +296,19 @@ class Cluster:
         call = self.model.wait_for(self.orders[kickoff_id], task, n)
         return next(node for node in self.of("worker") if node.has(call.pid))
 
+    def forget(self) -> None:
+        """What was kept of deliveries and calls, once it was checked."""
+        self.subscriber.forget()
+        self.model.calls.clear()
+
     def check(self, runs: Iterable[str], state: str = "SUCCESS", within: float = 60) -> list[list[Any]]:
         """Each run ended so, with one crew event; all of its events were accepted, the first deliveries of a lane in
         its order, and repetitions are the same. The logs.
         """
         logs = []
         for run in runs:
-            assert (status := self.wait_for(run, *ENDED, within=within))["state"] == state, status
+            status = self.wait_for(run, *ENDED, within=within)
+            assert status["state"] == state, f"{status}\n{self.story()}"
             log = self.log(run)
             assert [event["seq"] for event in log] == list(range(1, len(log) + 1))
             assert [event["channel"] for event in log].count("crew") == 1
