@@ -77,6 +77,10 @@ class Node(ServerProcess):
         assert self._listening.wait(UP_WITHIN), f"{self.name} is not up"
         assert self.process.poll() is None, f"{self.name} ended:\n{self.text}"
 
+    @property
+    def was_up(self) -> bool:
+        return any(line.startswith(("crewcast is up", "crewcast serves")) for line in self.output)
+
     def stop(self, *, whole: bool = True) -> None:
         """SIGSTOP, as when a machine is suspended; not `whole`: of the node's own process and not of its crews."""
         for pid in [self.process.pid, *(descendants(self.process.pid) if whole else [])]:
@@ -170,7 +174,7 @@ class Cluster:
     def again(self, name: str) -> Node:
         """A node that has ended, started anew as it was; not waited for."""
         former = self.nodes[name]
-        assert former.process.poll() is not None
+        former.wait(0)
         self._former.append(former)
         return self.start(name, former.role, *former.crews, wrong_by=former.wrong_by)
 
@@ -187,6 +191,8 @@ class Cluster:
         for name, node in list(self.nodes.items()):
             node.go_on()
             if node.process.poll() is not None:
+                # A node that does not find its database does not start; once it is up, it waits for it.
+                assert not node.was_up, f"{name} ended by itself:\n{node.text}"
                 self.again(name)
         for node in self.nodes.values():
             node.wait_until_listening()
