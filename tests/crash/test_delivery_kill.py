@@ -165,8 +165,8 @@ def check_order(answered: list[tuple[Request, int]], kinds: dict[str, str]) -> N
     for one, _ in live:
         if kind_of(one) == "free":
             free[one.headers["crewcast-kickoff-id"], one.path].add(int(one.headers["crewcast-lane-seq"]))
-    for numbers in free.values():
-        assert numbers == set(range(1, len(numbers) + 1)), "a lane's numbers are not dense"
+    for seen in free.values():
+        assert seen == set(range(1, len(seen) + 1)), "a lane's numbers are not dense"
     taken: dict[tuple[str, str], int] = defaultdict(int)
     for one, status in answered:
         run, kind = one.headers["crewcast-kickoff-id"], kind_of(one)

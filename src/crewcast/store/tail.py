@@ -18,7 +18,7 @@ class Tail:
 
     def __init__(self, room: int = ROOM) -> None:
         self._left = room
-        self._logs: dict[str, list[tuple[int, Event]]] = {}
+        self._logs: dict[str, list[tuple[int, Event, int]]] = {}  # channel, event, size
 
     def add(self, run_id: str, events: Sequence[Event]) -> None:
         if not events:
@@ -28,8 +28,9 @@ class Tail:
             log = []
         self._logs[run_id] = log  # now the youngest
         for event in events:
-            log.append((int(event.channel), event))
-            self._left -= _size(event)
+            size = len(event.body) + _OVERHEAD if event.whole is None else _size(event)
+            log.append((int(event.channel), event, size))
+            self._left -= size
         if len(log) > MOST_OF_A_RUN:
             self._drop(run_id, len(log) - MOST_OF_A_RUN // 2)
         while self._left < 0:
@@ -43,7 +44,7 @@ class Tail:
 
     def _drop(self, run_id: str, count: int) -> None:
         log = self._logs[run_id]
-        self._left += sum(_size(event) for _, event in log[:count])
+        self._left += sum([size for _, _, size in log[:count]])
         del log[:count]
         if not log:
             del self._logs[run_id]
@@ -66,7 +67,7 @@ class Tail:
         for at in range(start, len(log)):
             if len(found) >= limit:
                 break
-            channel, event = log[at]
+            channel, event, _ = log[at]
             if channel & wanted:
                 found.append(event)
         return found

@@ -45,7 +45,7 @@ async def append(db: PostgresSession, known: KnownKeys, values: Sequence[Append]
         latest[run.id] = run, seen, token
     keys = await known.of(db, latest)
     moved = sorted(_run_row(keys[run_id], *state) for run_id, state in latest.items() if keys[run_id])
-    held = {key for (key,) in await db.columns("append", *zip(*moved, strict=True))} if moved else set()
+    held = {key for (key,) in await db.records("append", moved)} if moved else set()
     if len(values) > len(latest) and len(held) < len(latest):
         raise Unheld
     seen_of = {keys[run_id]: seen for run_id, (_, seen, _) in latest.items()}
@@ -94,7 +94,7 @@ async def _log(db: PostgresSession, logged: Sequence[Values], seen_of: Mapping[i
         return
     await db.copy("event", EVENT_COLUMNS, logged)
     work = sorted(work_of(logged))
-    closed = {run for (run,) in await db.columns("append_work", *zip(*work, strict=True))}
+    closed = {run for (run,) in await db.records("append_work", work)}
     if closed:
         await db.write_rows("append_dead", [(key, seen_of[key]) for key in sorted(closed)])
 

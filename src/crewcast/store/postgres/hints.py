@@ -15,7 +15,9 @@ from crewcast.store.protocol import Hint, HintListener
 log = logging.getLogger("crewcast.store")
 
 CHANNEL = "crewcast"
-PACE = 0.004  # seconds between two NOTIFYs: they take a lock of the whole server, so many go in one
+LISTENER = "crewcast hints"
+COUNT_EVERY = 1.0  # seconds; a node that has just come polls meanwhile
+PACE = 0.008  # seconds between two NOTIFYs: they take a lock of the whole server, so many go in one
 MOST_BYTES = 7000  # of a payload; PostgreSQL takes 8000
 RETURN_AFTER = 0.5
 
@@ -28,6 +30,7 @@ class Hints:
         self._database = database
         self._foreign = foreign
         self._listeners: list[HintListener] = []
+        self._alone = False
         self._sender = secrets.token_hex(4)
         self._unsaid: dict[tuple[Hint, str], None] = {}
         self._some = asyncio.Event()
@@ -45,7 +48,8 @@ class Hints:
     def tell(self, hints: Iterable[tuple[Hint, str]]) -> None:
         for hint, about in dict.fromkeys(hints):
             self._call(hint, about)
-            self._unsaid[hint, about] = None
+            if not self._alone:
+                self._unsaid[hint, about] = None
         if self._unsaid:
             self._some.set()
             self._all_said.clear()
@@ -111,17 +115,18 @@ class Hints:
         while True:
             connection: Connection | None = None
             try:
-                connection = await self._database.connect()
+                connection = await self._database.connect(LISTENER)
                 ended = asyncio.Event()
                 connection.add_termination_listener(lambda _, ended=ended: ended.set())
                 await connection.add_listener(CHANNEL, self._notified)
                 self.heard.set()
+                db = PostgresSession(connection)
                 while not ended.is_set():
-                    # A connection that died without a word is found out by asking.
+                    # It is found out here too that a connection died without a word.
+                    ((listeners,),) = await db.all("listeners", {"name": LISTENER})
+                    self._alone = listeners <= 1
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(ended.wait(), 10.0)
-                        break
-                    await connection.execute("SELECT 1")
+                        await asyncio.wait_for(ended.wait(), COUNT_EVERY)
                 log.warning(
                     "the connection for hints to PostgreSQL ended; until it is back others are heard by polling"
                 )
@@ -129,6 +134,7 @@ class Hints:
                 log.debug("hints cannot be heard: %s", type(e).__name__)
             finally:
                 self.heard.clear()
+                self._alone = False
                 if connection is not None:
                     connection.terminate()
             await asyncio.sleep(RETURN_AFTER)

@@ -1,5 +1,6 @@
 -- Every statement of the PostgreSQL store. `:name` is a parameter. `$rows(types)` is a table `v` of the values of many
--- rows at once, with the columns column1, column2 and so on. `$heard` stands for whether a past event belongs to a
+-- rows at once, with the columns column1, column2 and so on; `$records(columns)` one of rows in JSON, for statements
+-- that are in a hurry. `$heard` stands for whether a past event belongs to a
 -- lane: `connection.HEARD`.
 --
 -- A guard by a lease is written `IS NOT DISTINCT FROM`, which no index serves: else a plan made when few lanes were
@@ -176,10 +177,8 @@ SET seq = v.seq, total_tasks = v.total_tasks, completed_tasks = v.completed_task
     claimed_at = CASE WHEN v.state = 'running' THEN run.claimed_at END,
     lease_token = CASE WHEN v.state = 'running' THEN run.lease_token END,
     lease_until = CASE WHEN v.state = 'running' THEN run.lease_until END
-FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
-            $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[])
-    AS v (key, token, seen, seq, total_tasks, completed_tasks, current_task, error, error_detail, state,
-          finished_at, worked)
+FROM $records(key bigint, token text, seen bigint, seq bigint, total_tasks bigint, completed_tasks bigint,
+              current_task text, error text, error_detail text, state text, finished_at bigint, worked bigint)
 WHERE run.key = v.key AND run.seq = v.seen AND v.token IS NOT NULL AND run.lease_token IS NOT DISTINCT FROM v.token
 RETURNING run.key
 
@@ -190,12 +189,11 @@ WITH moved AS (
     SET tail = work.tail, total = lane.total + work.count,
         due_at = CASE WHEN lane.closed IS NULL THEN coalesce(lane.due_at, work.at) END
     FROM (
-        SELECT lane.run, lane.number, max(w.seq) AS tail, sum(w.count)::bigint AS count, min(w.at) AS at
-        FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[])
-            AS w (run, channel, seq, at, count)
+        SELECT lane.run, lane.number, max(v.seq) AS tail, sum(v.count)::bigint AS count, min(v.at) AS at
+        FROM $records(run bigint, channel integer, seq bigint, at bigint, count bigint)
         CROSS JOIN LATERAL (
             SELECT lane.run, lane.number FROM lane
-            WHERE lane.run = w.run AND lane.channels & w.channel <> 0 AND lane.replay_of IS NULL
+            WHERE lane.run = v.run AND lane.channels & v.channel <> 0 AND lane.replay_of IS NULL
                 AND lane.split_of IS NULL
             OFFSET 0
         ) AS lane
@@ -398,8 +396,7 @@ ORDER BY lane.number
 -- What lanes send next, as their rows have it now: whoever holds one may know an older one. Many lanes are read at
 -- once; `v` has run id, number, cursor, last number and limit of each.
 SELECT v.place, found.*
-FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-    WITH ORDINALITY AS v (id, number, after, last, most, place)
+FROM $records(place integer, id text, number bigint, after bigint, last bigint, most bigint)
 JOIN run ON run.id = v.id AND run.hidden = 0
 JOIN lane ON lane.run = run.key AND lane.number = v.number
 CROSS JOIN LATERAL (
@@ -530,9 +527,8 @@ SET cursor = v.cursor, settled = v.settled, tries = v.tries, refusals = v.refusa
                   WHEN NOT v.release AND v.closed IS NULL THEN v.due_at
                   WHEN v.closed IS NULL AND v.cursor < lane.tail THEN v.due_at END,
     lease_token = CASE WHEN NOT v.release THEN lane.lease_token END
-FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[],
-            $8::text[], $9::bigint[], $10::boolean[])
-    AS v (run, number, token, cursor, settled, tries, refusals, closed, due_at, release)
+FROM $records(run bigint, number bigint, token text, cursor bigint, settled bigint, tries integer,
+              refusals integer, closed text, due_at bigint, release boolean)
 WHERE lane.run = v.run AND lane.number = v.number
     AND v.token IS NOT NULL AND lane.lease_token IS NOT DISTINCT FROM v.token
 RETURNING lane.run, lane.number
@@ -968,6 +964,10 @@ FROM node ORDER BY name, started_at, id
 SELECT name, described, at FROM crew ORDER BY name
 
 -- --- hints ----------------------------------------------------------------------------------
+
+-- name: listeners
+-- How many nodes hear hints, this one too: to one that is alone nothing has to be sent.
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = :name
 
 -- name: notify
 -- Many hints in one.

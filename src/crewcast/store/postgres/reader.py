@@ -38,13 +38,13 @@ class LaneReader:
         while self._asked:
             taken = [self._asked.popleft() for _ in range(min(len(self._asked), MOST_LANES))]
             places = [
-                (lane.run_id, lane.number, lane.cursor, lane.tail if lane.fixed else LARGEST, limit)
-                for lane, limit, _ in taken
+                (place, lane.run_id, lane.number, lane.cursor, lane.tail if lane.fixed else LARGEST, limit)
+                for place, (lane, limit, _) in enumerate(taken)
             ]
             found: list[list[Event]] = [[] for _ in taken]
             try:
                 for row in await self._database.read(partial(_read, places)):
-                    found[row[0] - 1].append(rows.event_from(row[1:]))
+                    found[row[0]].append(rows.event_from(row[1:]))
             except StoreError as e:
                 for _, _, future in taken:
                     if not future.done():
@@ -56,4 +56,4 @@ class LaneReader:
 
 
 async def _read(places: Sequence[Values], db: PostgresSession) -> list[Values]:
-    return await db.columns("lane_events", *zip(*places, strict=True))
+    return await db.records("lane_events", places)

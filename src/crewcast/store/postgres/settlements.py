@@ -65,7 +65,7 @@ async def _settle(db: PostgresSession, known: KnownKeys, values: Sequence[Settle
     if more:
         await db.all("lock_runs", {"keys": sorted({keys[value.lane.run_id] for value in more})})
     lanes = [_lane_row(key, latest[key, number]) for key, number in sorted(latest)]
-    held = {(run, lane) for run, lane in await db.columns("settle", *zip(*lanes, strict=True))}
+    held = {(run, lane) for run, lane in await db.records("settle", lanes)}
     results = [(keys[value.lane.run_id], value.lane.number) in held for value in values]
     written = [value for value, result in zip(values, results, strict=True) if result]
     if more:

@@ -64,6 +64,7 @@ class PostgresStore(Waiting, Operating):
             lambda db, values: appends.append(db, self._known, values),
             appends.fits,
             self._appended,
+            gather=0.001,
         )
         self.settlements: Writer[Outcome, bool] = Writer(
             database,
@@ -71,6 +72,7 @@ class PostgresStore(Waiting, Operating):
             lambda db, values: settlements.write(db, self._known, values),
             settlements.fits,
             lambda _values, _results: None,
+            gather=0.004,  # they are seldom waited for
         )
 
     @classmethod

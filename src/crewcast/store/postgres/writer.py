@@ -27,16 +27,15 @@ R = TypeVar("R")
 
 # Writes of one transaction: enough to pay for it, few enough that nobody waits long for it.
 MOST_WRITES = 512
-# A transaction of this many writes is load; then the next one waits this many seconds for more.
-BUSY = 8
-GATHER = 0.001
+BUSY = 8  # a transaction of this many writes is load
 
 
 class Writer(Generic[V, R]):
     """`put` from the event loop: what one caller puts is committed in that order.
 
     `write` takes the values of many callers and returns their results in that order. `fits` says whether a value can
-    be written together with those before it. `committed` is called before the callers hear of it.
+    be written together with those before it. `committed` is called before the callers hear of it. Under load the next
+    transaction waits `gather` seconds for more.
     """
 
     def __init__(
@@ -46,11 +45,13 @@ class Writer(Generic[V, R]):
         write: Callable[[PostgresSession, Sequence[V]], Awaitable[list[R]]],
         fits: Callable[[dict[object, V], V], bool],
         committed: Callable[[Sequence[V], Sequence[R]], None],
+        gather: float,
     ) -> None:
         self._database = database
         self._write = write
         self._fits = fits
         self._committed = committed
+        self._gather = gather
         self._queue: deque[tuple[V, asyncio.Future[R]]] = deque()
         self._put = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -84,7 +85,7 @@ class Writer(Generic[V, R]):
         while True:
             await self._put.wait()
             if crowd >= BUSY and len(self._queue) < MOST_WRITES and not self._closing:
-                await asyncio.sleep(GATHER)
+                await asyncio.sleep(self._gather)
             batch = self._batch()
             crowd = len(batch)
             if not self._queue and not self._closing:
