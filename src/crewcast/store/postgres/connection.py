@@ -210,13 +210,15 @@ class Database:
             except (TimeoutError, *AWAY):
                 self._pool.terminate()
 
-    async def connect(self, name: str = "crewcast") -> Connection:
+    async def connect(
+        self, name: str = "crewcast", answer_within: float | None = ANSWER_WITHIN
+    ) -> Connection:
         """A connection outside the pool, for one who keeps it. Raises one of AWAY."""
         return await asyncpg.connect(
             self._url,
             server_settings=SETTINGS | {"application_name": name},
             timeout=CONNECT_WITHIN,
-            command_timeout=ANSWER_WITHIN,
+            command_timeout=answer_within,
             statement_cache_size=300,
         )
 
