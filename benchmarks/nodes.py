@@ -46,11 +46,13 @@ TAKEOVERS = 5
 
 @asynccontextmanager
 async def node_on(database: str, subscriber: Subscriber, *, dispatches: bool) -> AsyncIterator[Node]:
-    """Attempts are counted by a connection of its own: the node's part is what is measured."""
+    """Without dispatching, other processes' attempts are counted by a connection of its own."""
     store = await PostgresStore.open(database)
     connection = await asyncpg.connect(database)
 
     async def made() -> int:
+        if dispatches:
+            return store.settlements.written
         return int(
             await connection.fetchval("SELECT last_value - 1 + is_called::int FROM crewcast.attempt_id")
         )

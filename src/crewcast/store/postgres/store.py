@@ -72,7 +72,7 @@ class PostgresStore(Waiting, Operating):
             lambda db, values: settlements.write(db, self._known, values),
             settlements.fits,
             lambda _values, _results: None,
-            gather=0.004,  # they are seldom waited for
+            gather=0.008,  # they are seldom waited for
         )
 
     @classmethod

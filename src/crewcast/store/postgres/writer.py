@@ -58,7 +58,8 @@ class Writer(Generic[V, R]):
         self._closing = False
         self._connection: Connection | None = None
         self.commits = 0
-        self.writes = 0
+        self.writes = 0  # that came, and of those the
+        self.written = 0  # ones that were committed
         self._task = asyncio.create_task(self._run(), name=f"crewcast-{name}")
 
     def put(self, value: V) -> "asyncio.Future[R]":
@@ -122,6 +123,7 @@ class Writer(Generic[V, R]):
                     future.set_exception(error)
             return
         self.commits += 1
+        self.written += len(batch)
         try:
             self._committed(values, results)
         except Exception:
