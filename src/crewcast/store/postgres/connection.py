@@ -57,6 +57,7 @@ AWAY = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver's state and the connection's came apart, as while it is being lost
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # it stops, starts or crashed
     asyncpg.TooManyConnectionsError,
