@@ -88,7 +88,8 @@ class Hints:
                     said = self._next()
                     payload = json.dumps([self._sender, *said], ensure_ascii=True, separators=(",", ":"))
                     await PostgresSession(connection).all("notify", {"channel": CHANNEL, "hints": payload})
-                except (asyncpg.PostgresError, *AWAY):
+                except (asyncpg.PostgresError, *AWAY) as e:
+                    self._database.error(e)
                     self._unsaid.clear()  # others find it by polling
                     await asyncio.sleep(RETURN_AFTER)
                 if not self._unsaid:
@@ -131,11 +132,11 @@ class Hints:
                     self._alone = listeners <= 1
                     with suppress(TimeoutError):
                         await asyncio.wait_for(ended.wait(), COUNT_EVERY)
-                log.warning(
+                log.debug(
                     "the connection for hints to PostgreSQL ended; until it is back others are heard by polling"
                 )
             except (asyncpg.PostgresError, *AWAY) as e:
-                log.debug("hints cannot be heard: %s", type(e).__name__)
+                self._database.error(e)
             finally:
                 self.heard.clear()
                 self._alone = False

@@ -18,6 +18,7 @@ from crewcast.store.postgres.connection import (
     Connection,
     Database,
     PostgresSession,
+    is_away,
 )
 
 log = logging.getLogger("crewcast.store")
@@ -111,7 +112,7 @@ class Writer(Generic[V, R]):
         try:
             results = await self._transaction(values)
         except Exception as e:  # noqa: BLE001 - whatever it is belongs to the caller of one of these writes
-            if len(batch) > 1 and not isinstance(e, AWAY):
+            if len(batch) > 1 and not is_away(e):
                 for one in batch:
                     await self._write_batch([one])
                 return
