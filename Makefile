@@ -56,7 +56,7 @@ bench: $(STAMP) ## Print the figures, as ratios within one run.
 	@$(BIN)/python -m benchmarks
 
 soak: $(STAMP) ## Kill and load for SOAK seconds (default: an hour).
-	CREWCAST_SOAK_SECONDS=$(SOAK) $(BIN)/python -m pytest tests/crash -s --timeout 0
+	CREWCAST_SOAK_SECONDS=$(SOAK) $(BIN)/python -m pytest tests/crash tests/cluster -s --timeout 0
 
 lock: $(STAMP) ## Resolve the requirements anew (pinned with hashes, no host names).
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header requirements/uv.in -o requirements/uv.txt --upgrade -q

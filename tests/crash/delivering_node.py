@@ -1,6 +1,6 @@
 """A node without CrewAI, to be killed: runs that append, lanes of every kind, replays; prints what was acknowledged.
 
-`python -m tests.crash.delivering_node FOLDER URL [POINT N]`: goes on where the last one was killed, and kills
+`python -m tests.crash.delivering_node STORE URL [POINT N]`: STORE is a folder or a database. It goes on where the last one was killed, and kills
 itself when it passes POINT (of `kill_points`) for the N-th time. A line on stdin: begin nothing more, deliver
 everything, and end.
 
@@ -32,7 +32,8 @@ from crewcast.dispatch import dispatcher as dispatching
 from crewcast.dispatch.dispatcher import Dispatcher
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.sender import Sender
-from crewcast.store.sqlite import SQLiteStore
+from crewcast.store.opening import open_store
+from crewcast.store.protocol import Store
 from tests.crash.kill_points import RECEIVED, WatchedSender, watch
 
 # What the subscriber does with a lane of each kind is told in test_delivery_kill.py; that of `free` has no order.
@@ -62,7 +63,7 @@ class Death:
 
 
 class Node:
-    def __init__(self, store: SQLiteStore, link: str) -> None:
+    def __init__(self, store: Store, link: str) -> None:
         self.store = store
         self.link = link
         self.finish = asyncio.Event()
@@ -156,11 +157,11 @@ class Node:
             await self.idle()
 
 
-async def main(folder: Path, link: str, point: str = RECEIVED, passages: str = "0") -> None:
+async def main(place: str, link: str, point: str = RECEIVED, passages: str = "0") -> None:
     logging.disable(logging.WARNING)  # the subscriber refuses some on purpose
     dispatching.LINGER = SECOND // 20  # lanes that rest are given back soon enough to be killed at it
     death = Death(point, int(passages))
-    store = await SQLiteStore.open(folder)
+    store = await open_store(Path(place), place if "://" in place else None)
     await store.void_leases(CLOCK.now())
     node = Node(store, link)
     node.left.extend(await store.running_runs())
@@ -180,4 +181,4 @@ async def main(folder: Path, link: str, point: str = RECEIVED, passages: str = "
 
 
 if __name__ == "__main__":
-    uvloop.run(main(Path(sys.argv[1]), *sys.argv[2:]))
+    uvloop.run(main(*sys.argv[1:]))

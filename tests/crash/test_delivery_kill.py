@@ -1,6 +1,6 @@
 """kill -9 between append and settle: nothing acknowledged is lost, order holds, what repeats is bounded.
 
-Once at random moments under load, once at each point that `kill_points` names. A few seconds each here;
+On each store, once at random moments under load, once at each point that `kill_points` names. A few seconds each here;
 `make soak` sets CREWCAST_SOAK_SECONDS for the long form.
 """
 
@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,15 @@ import pytest
 from crewcast.core.lane import Verdict
 from crewcast.dispatch.lanes import UNSETTLED
 from crewcast.dispatch.unordered import WINDOW
+from crewcast.store.opening import open_store
 from crewcast.store.sqlite import SQLiteStore
 from tests.crash.delivering_node import KINDS
-from tests.crash.kill_points import POINTS, RECEIVED
+from tests.crash.kill_points import AROUND_COMMITS, POINTS, RECEIVED
+from tests.support.postgres import databases
 from tests.support.receiver import Receiver, Request, check_lanes, first_deliveries
 
 ROOT = Path(__file__).parents[2]
+Stores = Callable[[], AbstractContextManager[str]]
 SOAK = float(os.environ.get("CREWCAST_SOAK_SECONDS", "0"))
 
 
@@ -67,10 +71,10 @@ class Subscriber:
 
 
 class Nodes:
-    """One node after the other on the same folder, and what they have acknowledged."""
+    """One node after the other on the same store, and what they have acknowledged."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder = folder
+    def __init__(self, place: str, url: str) -> None:
+        self.place = place
         self.url = url
         self.events: list[str] = []
         self.replays: dict[str, int] = {}
@@ -78,7 +82,7 @@ class Nodes:
 
     def start(self, *death: str) -> "subprocess.Popen[str]":
         node = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.delivering_node", str(self.folder), self.url, *death],
+            [sys.executable, "-m", "tests.crash.delivering_node", self.place, self.url, *death],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -139,7 +143,7 @@ def check(nodes: Nodes, subscriber: Subscriber) -> str:
         got = {one.event_id for one, status in answered if one.path == path and status < 300}
         assert len(got) == count, f"a replay that was accepted sent {len(got)} of {count}"
     repeated, most = check_repetitions(answered, kinds)
-    asyncio.run(check_store(nodes.folder, answered))
+    asyncio.run(check_store(nodes.place, answered))
     return (
         f"{nodes.kills} kills, {len(nodes.events)} events and {len(nodes.replays)} replays acknowledged, 0 lost; "
         f"{len(answered)} requests, {repeated} of them repetitions after a kill, at most {most} of a lane"
@@ -202,10 +206,11 @@ def check_repetitions(answered: list[tuple[Request, int]], kinds: dict[str, str]
     return total, most
 
 
-async def check_store(folder: Path, answered: list[tuple[Request, int]]) -> None:
+async def check_store(place: str, answered: list[tuple[Request, int]]) -> None:
     """What the store says was accepted was, every run has ended, and nothing waits or is a dead letter."""
-    store = await SQLiteStore.open(folder)
-    assert [*store._writes.connection.execute("PRAGMA integrity_check")] == [("ok",)]
+    store = await open_store(Path(place), place if "://" in place else None)
+    if isinstance(store, SQLiteStore):
+        assert [*store._writes.connection.execute("PRAGMA integrity_check")] == [("ok",)]
     assert await store.running_runs() == []
     assert [row for row in await store.origins() if row.lanes] == []
     assert await store.undelivered() == []
@@ -222,7 +227,31 @@ async def check_store(folder: Path, answered: list[tuple[Request, int]]) -> None
     await store.close()
 
 
-def test_no_kill_loses_an_event_or_its_order(tmp_path):
+@contextmanager
+def new_folder(parent: Path) -> Iterator[str]:
+    folder = parent / "node"
+    yield str(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
+    """Gives a new one for as long as the block lasts."""
+    if request.param == "sqlite":
+        yield lambda: new_folder(tmp_path)
+        return
+    with databases() as found:
+
+        @contextmanager
+        def new_database() -> Iterator[str]:
+            place = asyncio.run(found.new())
+            yield place
+            asyncio.run(found.drop(place))
+
+        yield new_database
+
+
+def test_no_kill_loses_an_event_or_its_order(store):
     dice = random.Random()
 
     def story(nodes: Nodes, subscriber: Subscriber, until: float) -> None:
@@ -233,16 +262,21 @@ def test_no_kill_loses_an_event_or_its_order(tmp_path):
             node.kill()
             nodes.killed(node, 5)
 
-    assert told_over(tmp_path, dice, SOAK or 6, story) >= 3
+    assert told_over(store, dice, SOAK or 6, story) >= 3
 
 
 @pytest.mark.timeout(240 + 2 * SOAK)
-def test_each_point_between_append_and_settle_can_be_the_last(tmp_path):
-    """Every point is the death of a node once, in the long form again and again until the time is over."""
+def test_each_point_between_append_and_settle_can_be_the_last(store, request):
+    """Every point is the death of a node once, in the long form again and again until the time is over.
+
+    The short form on PostgreSQL, which has the transactions, keeps to what is around their commits.
+    """
     dice = random.Random()
+    on_postgres = request.node.callspec.params["store"] == "postgres"
+    points = AROUND_COMMITS if on_postgres and not SOAK else POINTS
 
     def story(nodes: Nodes, subscriber: Subscriber, until: float) -> None:
-        for point in dice.sample(POINTS, len(POINTS)):
+        for point in dice.sample(points, len(points)):
             passages = dice.randint(1, 30 if SOAK else 3)
             if point == RECEIVED:
                 node = nodes.start()
@@ -255,22 +289,21 @@ def test_each_point_between_append_and_settle_can_be_the_last(tmp_path):
                 pytest.fail(f"{point!r} was not passed {passages} times")
             subscriber.kill_at = 0
 
-    assert told_over(tmp_path, dice, SOAK, story) >= len(POINTS)
+    assert told_over(store, dice, SOAK, story) >= len(points)
 
 
 def told_over(
-    folder: Path, dice: random.Random, seconds: float, story: Callable[[Nodes, Subscriber, float], None]
+    store: Stores, dice: random.Random, seconds: float, story: Callable[[Nodes, Subscriber, float], None]
 ) -> int:
-    """The story at least once, each time on a new folder, since all that was sent is kept; the kills of all."""
+    """The story at least once, each time on a new store, since all that was sent is kept; the kills of all."""
     over = time.monotonic() + seconds
     kills = 0
     while not kills or time.monotonic() < over:
-        with Receiver() as receiver:
-            subscriber, nodes = Subscriber(receiver, dice), Nodes(folder / f"after-{kills}", receiver.url)
+        with store() as place, Receiver() as receiver:
+            subscriber, nodes = Subscriber(receiver, dice), Nodes(place, receiver.url)
             story(nodes, subscriber, min(over, time.monotonic() + 30))
             nodes.finish()
             print(check(nodes, subscriber))
-        shutil.rmtree(nodes.folder)
         kills += nodes.kills
     return kills
 

@@ -159,8 +159,8 @@ class ServerProcess:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.output.append(line)
-            if found := re.search(r"(?:(?:is|are) served|serves .+) at (http://\S+)", line):
-                self.url = found[1]
+            if found := re.search(r"(?:(?:is|are) served|serves .+) at (http://\S+)|crewcast is up as", line):
+                self.url = found[1] or ""  # a node without an API has none
                 self._listening.set()
         self._listening.set()
 

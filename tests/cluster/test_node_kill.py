@@ -1,0 +1,158 @@
+"""kill -9, SIGSTOP and restarts of PostgreSQL, at random, under load: nothing acknowledged is lost, order holds.
+
+Some twenty seconds of it here; `make soak` sets CREWCAST_SOAK_SECONDS for the long form.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+import pytest
+
+from tests.cluster.cluster import LEASE, Cluster, Node, surroundings
+from tests.cluster.forge import TASKS, Model, forge
+
+SOAK = float(os.environ.get("CREWCAST_SOAK_SECONDS", "0"))
+SETTLED_WITHIN = 90.0
+CALLERS = 2
+
+
+class Storm:
+    """What happens to a cluster while `CALLERS` ask it for runs. Whoever was killed is started anew at once."""
+
+    def __init__(self, cluster: Cluster, dice: random.Random) -> None:
+        self.cluster = cluster
+        self.dice = dice
+        self.done: Counter[str] = Counter()
+        self.runs: dict[str, str] = {}  # by their orders
+        self._back: list[tuple[float, Node]] = []
+
+    def rage(self, blows: int) -> None:
+        """So many, and each kind at least once if there are as many."""
+        over = threading.Event()
+        callers = [threading.Thread(target=self._call, args=[over]) for _ in range(CALLERS)]
+        for caller in callers:
+            caller.start()
+        try:
+            kinds = self._kinds()
+            for turn in range(blows):
+                if turn % len(kinds) == 0:
+                    self.dice.shuffle(kinds)
+                name, strike = kinds[turn % len(kinds)]
+                strike()
+                self.done[name] += 1
+                self._wait(self.dice.uniform(0.5, 2.5))
+            self._wait(LEASE + 2)
+        finally:
+            over.set()
+            for caller in callers:
+                caller.join()
+            for _, node in self._back:
+                node.go_on()
+
+    def _kinds(self) -> list[tuple[str, Callable[[], None]]]:
+        restart = self.cluster.postgres.restart
+        return [
+            *((f"kill {role}", partial(self._kill, role)) for role in ("api", "worker", "dispatcher")),
+            *((f"stop {role}", partial(self._stop, role)) for role in ("api", "worker", "dispatcher")),
+            ("restart of PostgreSQL", partial(restart, signal.SIGINT)),
+            ("crash of PostgreSQL", partial(restart, signal.SIGQUIT)),
+        ]
+
+    def _kill(self, role: str) -> None:
+        node = self._victim(role)
+        node.kill()
+        self.cluster.again(node.name)
+
+    def _stop(self, role: str) -> None:
+        """Past its lease, all of it or, of a worker, its own process alone."""
+        node = self._victim(role)
+        node.stop(whole=self.dice.random() < 0.5)
+        self._back.append((time.monotonic() + LEASE + self.dice.uniform(0.2, 2), node))
+
+    def _victim(self, role: str) -> Node:
+        """Of workers one that is at work, if any is."""
+        nodes = self.cluster.of(role)
+        return self.dice.choice([node for node in nodes if len(node.crews_at_work) > 0] or nodes)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (now := time.monotonic()) < until:
+            for moment, node in [*self._back]:
+                if moment <= now:
+                    node.go_on()
+                    self._back.remove((moment, node))
+            time.sleep(0.05)
+
+    def _call(self, over: threading.Event) -> None:
+        dice = random.Random(self.dice.random())
+        while not over.wait(dice.uniform(0.8, 1.6)):
+            order = self.cluster.order(heat_task=["weigh"])
+            self.runs[order] = run = self.cluster.kickoff(order=order)
+            if dice.random() < 0.3:
+                assert self.cluster.kickoff(order=order) == run
+
+
+def check(cluster: Cluster, storm: Storm) -> str:
+    """All that is promised of its runs; what is to be told of them."""
+    runs = set(storm.runs.values())
+    assert len(runs) == len(storm.runs)
+    logs = cluster.check(runs, within=SETTLED_WITHIN)
+    rows = cluster.rows("SELECT id, state FROM crewcast.run")
+    assert runs <= {run for run, _ in rows}
+    assert {state for _, state in rows} == {"completed"}
+    assert len(rows) == len(cluster.orders), "a kickoff that was repeated has begun more than one run"
+    again = 0
+    for log in logs:
+        run = log[0]["id"].split("_")[1]
+        [(kickoff_id, order)] = [item for item in cluster.orders.items() if item[0].replace("-", "") == run]
+        calls = cluster.model.of(order)
+        finished = [event for event in log if event["type"] == "task.completed"]
+        assert [event["payload"]["task_id"] for event in finished] == TASKS
+        for event in finished:
+            committed = datetime.fromisoformat(event["at"]).timestamp()
+            # Who was suspended on the way to its call makes it when it goes on: that one, and no more.
+            later = Counter(
+                call.pid
+                for call in calls
+                if call.task == event["payload"]["task_id"] and call.began > committed
+            )
+            assert all(number == 1 for number in later.values()), (kickoff_id, event, calls)
+        again += max(event["run_attempt"] for event in log) > 1
+    got = Counter(one.event_id for one, status in cluster.subscriber.answered if status < 300)
+    repeated = sum(times > 1 for times in got.values())
+    blows = ", ".join(f"{times} x {name}" for name, times in sorted(storm.done.items()))
+    return (
+        f"{blows}: {len(runs)} runs, {again} of them in more than one try, {sum(map(len, logs))} events, 0 lost, "
+        f"0 out of order, {repeated} repeated"
+    )
+
+
+@pytest.mark.timeout(300 + 3 * SOAK)
+def test_no_kill_no_stop_and_no_restart_of_the_database_loses_or_doubles_anything(tmp_path):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    project = forge(tmp_path)
+    with surroundings(tmp_path, Model(pace=lambda: random.uniform(0.1, 0.9))) as cluster:
+        for number in (1, 2, 3):
+            cluster.start(f"work-{number}", "worker", project)
+        for number in (1, 2):
+            cluster.start(f"api-{number}", "api")
+            cluster.start(f"out-{number}", "dispatcher")
+        cluster.heal()
+        until, rounds = time.monotonic() + SOAK, 0
+        while not rounds or time.monotonic() < until:
+            storm = Storm(cluster, dice)
+            cluster.subscriber.refuses, cluster.subscriber.hangs = 0.05, 0.02
+            storm.rage(8)
+            cluster.heal()
+            print(check(cluster, storm))
+            cluster.forget()
+            rounds += 1
