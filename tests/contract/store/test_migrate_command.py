@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import asyncpg
@@ -188,7 +189,7 @@ def test_how_far_it_is_goes_to_stderr(capsys: pytest.CaptureFixture[str], monkey
     from crewcast.cli import migrating
 
     now = 100.0
-    monkeypatch.setattr(migrating.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     told = migrating.Progress()
     told("copying", "run", 0, 5)
     now = 102.0
