@@ -1,6 +1,6 @@
 import argparse
 
-from benchmarks import crew, delivery, isolation, reviews, waiting
+from benchmarks import crew, delivery, isolation, nodes, reviews, waiting
 
 PARTS = {
     "delivery": delivery.report,
@@ -8,6 +8,7 @@ PARTS = {
     "isolation": isolation.report,
     "crew": crew.report,
     "reviews": reviews.report,
+    "nodes": nodes.report,
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from crewcast.core.run import Run
 from crewcast.dispatch.dispatcher import Dispatcher
 from crewcast.dispatch.egress import Address, EgressPolicy
 from crewcast.dispatch.sender import Sender
+from crewcast.store.protocol import Store
 from crewcast.store.sqlite import SQLiteStore
 from crewcast.store.sqlite.connection import FILE
 from tests.contract.sender.subscriber import Authority
@@ -120,20 +121,30 @@ async def bare(subscriber: Subscriber, lanes: int, events: int) -> float:
 
 
 class Node:
-    """A store, a sender and a dispatcher, and runs whose events are appended by the benchmark."""
+    """A store, a sender and a dispatcher, and runs whose events are appended by the benchmark.
+
+    `made` tells how many attempts the store has. Without `dispatches` other processes deliver.
+    """
 
     def __init__(
-        self, store: SQLiteStore, folder: Path, subscriber: Subscriber, keys: KeyRing = KEYS
+        self,
+        store: Store,
+        made: Callable[[], Awaitable[int]],
+        subscriber: Subscriber,
+        keys: KeyRing = KEYS,
+        *,
+        dispatches: bool = True,
     ) -> None:
         self.store = store
-        self._file = sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True)
-        self._before = self._attempts()
+        self._attempts = made
+        self._before: int | None = None
         self.clock = RealClock()
         self.sender = subscriber.sender()
         self.dispatcher = Dispatcher(store, self.sender, keys.signer, self.clock, random.random)
         self.target = subscriber.target
         self._patience = 5_000_000
-        self._dispatching = asyncio.create_task(self.dispatcher.run())
+        work = self.dispatcher.run() if dispatches else asyncio.sleep(0)
+        self._dispatching = asyncio.create_task(work)
 
     def abandon(self) -> None:
         """What is in flight is not waited for."""
@@ -144,9 +155,10 @@ class Node:
         self._dispatching.cancel()
         await asyncio.gather(self._dispatching, return_exceptions=True)
         await self.sender.close()
-        self._file.close()
 
     async def new_runs(self, count: int) -> list[Run]:
+        if self._before is None:
+            self._before = await self._attempts()
         made = []
         for _ in range(count):
             run = runs.new_run(ids.run_id(self.clock.now(), os.urandom(10)), "bench", b"{}", self.clock.now())
@@ -167,19 +179,26 @@ class Node:
     async def settled(self, found: list[Run]) -> None:
         """Until every event of the runs has its outcome committed. Asking must not cost what is measured."""
         wanted = sum(run.seq for run in found)
-        while self._attempts() - self._before < wanted:
+        while await self._attempts() - (self._before or 0) < wanted:
             await asyncio.sleep(0.002)
 
-    def _attempts(self) -> int:
-        return int(self._file.execute("SELECT ifnull(max(id), 0) FROM attempt").fetchone()[0])
+
+@contextmanager
+def attempts_in(folder: Path) -> Iterator[Callable[[], Awaitable[int]]]:
+    """How many attempts a SQLite store has, without asking it."""
+    file = sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True)
+
+    async def made() -> int:
+        return int(file.execute("SELECT ifnull(max(id), 0) FROM attempt").fetchone()[0])
+
+    try:
+        yield made
+    finally:
+        file.close()
 
 
-async def durable(
-    subscriber: Subscriber, folder: Path, lanes: int, events: int, keys: KeyRing = KEYS
-) -> float:
+async def deliver(node: Node, lanes: int, events: int) -> float:
     """Events per second from the first append to the last committed outcome."""
-    store = await SQLiteStore.open(folder)
-    node = Node(store, folder, subscriber, keys)
     found = await node.new_runs(lanes)
 
     async def crew(run: Run) -> Run:
@@ -190,16 +209,11 @@ async def durable(
     began = time.perf_counter()
     ended = await asyncio.gather(*map(crew, found))
     await node.settled(list(ended))
-    took = time.perf_counter() - began
-    await node.close()
-    await store.close()
-    return lanes * events / took
+    return lanes * events / (time.perf_counter() - began)
 
 
-async def latency(subscriber: Subscriber, folder: Path) -> dict[bytes, int]:
+async def emit(node: Node) -> dict[bytes, int]:
     """When each event was handed to the store, at an even 200 events a second over 20 runs."""
-    store = await SQLiteStore.open(folder)
-    node = Node(store, folder, subscriber)
     found = await node.new_runs(20)
     emitted: dict[bytes, int] = {}
     began = time.perf_counter()
@@ -209,7 +223,35 @@ async def latency(subscriber: Subscriber, folder: Path) -> dict[bytes, int]:
         emitted[ids.event_id(run.id, run.seq + 1).encode()] = node.clock.now()
         found[n % 20] = await node.append(run, 1)
     await node.settled(found)
-    await node.close()
+    return emitted
+
+
+def waits(emitted: dict[bytes, int], arrived: dict[bytes, int]) -> str:
+    """From the hands of the store's caller to the receiver's."""
+    took = sorted((arrived[name] - at) / 1000 for name, at in emitted.items())
+    p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {len(took)} events"
+
+
+async def durable(
+    subscriber: Subscriber, folder: Path, lanes: int, events: int, keys: KeyRing = KEYS
+) -> float:
+    """The same over a SQLite store."""
+    store = await SQLiteStore.open(folder)
+    with attempts_in(folder) as made:
+        node = Node(store, made, subscriber, keys)
+        rate = await deliver(node, lanes, events)
+        await node.close()
+    await store.close()
+    return rate
+
+
+async def latency(subscriber: Subscriber, folder: Path) -> dict[bytes, int]:
+    store = await SQLiteStore.open(folder)
+    with attempts_in(folder) as made:
+        node = Node(store, made, subscriber)
+        emitted = await emit(node)
+        await node.close()
     await store.close()
     return emitted
 
@@ -265,6 +307,4 @@ def report() -> None:
         with subscribers() as (listening, plain, _):
             emitted = uvloop.run(latency(plain, folder / "latency"))
             arrived = dict(listening.arrivals())
-        waits = sorted((arrived[name] - at) / 1000 for name, at in emitted.items())
-        p50, p99 = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
-        print(f"    emit to receipt at {RATE}/s: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {len(waits)} events")
+        print(f"    emit to receipt at {RATE}/s: {waits(emitted, arrived)}")

@@ -14,7 +14,7 @@ import uvloop
 from msgspec.structs import replace
 
 from benchmarks import delivery, receiver
-from benchmarks.delivery import EGRESS, Loopback, Node, Subscriber
+from benchmarks.delivery import EGRESS, Loopback, Node, Subscriber, attempts_in
 from crewcast.clock import RealClock
 from crewcast.core import ids, url
 from crewcast.core import run as runs
@@ -41,26 +41,27 @@ COLD = 1_000
 async def waits(target: url.Target, hanging: Sequence[str], folder: Path) -> dict[bytes, int]:
     """When each event of the healthy runs was handed to the store, while all lanes of the others hang."""
     store = await SQLiteStore.open(folder)
-    node = Node(store, folder, Subscriber(target))
-    for link in hanging:
-        node.target = url.parse(link)
-        for run in await node.new_runs(RUNS_EACH):
-            await node.append(run, 2)
-    node.target = target
-    found = await node.new_runs(HEALTHY_RUNS)
-    await asyncio.sleep(1)
-    emitted: dict[bytes, int] = {}
-    began = time.perf_counter()
-    for n in range(RATE * SECONDS):
-        await asyncio.sleep(max(0.0, began + n / RATE - time.perf_counter()))
-        run = found[n % len(found)]
-        emitted[ids.event_id(run.id, run.seq + 1).encode()] = node.clock.now()
-        found[n % len(found)] = await node.append(run, 1)
-    await node.settled(found)
-    node.abandon()
-    await node.close()
-    await store.close()
-    return emitted
+    with attempts_in(folder) as made:
+        node = Node(store, made, Subscriber(target))
+        for link in hanging:
+            node.target = url.parse(link)
+            for run in await node.new_runs(RUNS_EACH):
+                await node.append(run, 2)
+        node.target = target
+        found = await node.new_runs(HEALTHY_RUNS)
+        await asyncio.sleep(1)
+        emitted: dict[bytes, int] = {}
+        began = time.perf_counter()
+        for n in range(RATE * SECONDS):
+            await asyncio.sleep(max(0.0, began + n / RATE - time.perf_counter()))
+            run = found[n % len(found)]
+            emitted[ids.event_id(run.id, run.seq + 1).encode()] = node.clock.now()
+            found[n % len(found)] = await node.append(run, 1)
+        await node.settled(found)
+        node.abandon()
+        await node.close()
+        await store.close()
+        return emitted
 
 
 def p99(emitted: dict[bytes, int], arrivals: list[tuple[bytes, int]]) -> float:

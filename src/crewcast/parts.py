@@ -116,6 +116,7 @@ class Parts:
             seal=seals.seal,
             crews=crews,
             has_worker=crews.has_worker,
+            shared=ground.shared,
             default_crew=settings.default_crew,
             check_url=wiring.egress_policy(settings).check_url,
             random=os.urandom,

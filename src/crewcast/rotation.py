@@ -7,7 +7,7 @@ from crewcast.clock import Clock
 from crewcast.core.backoff import SECOND
 from crewcast.core.errors import StoreError
 from crewcast.core.keyring import KeyRing
-from crewcast.store.protocol import Hint, Store
+from crewcast.store.protocol import Hint, Store, level
 
 log = logging.getLogger("crewcast.keys")
 
@@ -40,6 +40,6 @@ class RotationFollower:
                 failing = False
             except StoreError as e:
                 if not failing:
-                    log.error("rotations of secrets cannot be read, those known stay in force: %s", e)
+                    log.log(level(e), "rotations of secrets cannot be read, those known stay in force: %s", e)
                 failing = True
             await self._clock.wait(self._hinted, EVERY)

@@ -48,7 +48,7 @@ SETTINGS: tuple[Setting, ...] = (
         parse.path,
         Path(".crewcast"),
         "folder for the database, logs and keys; one server at a time",
-        commands=("dev", "serve", "secret"),
+        commands=("dev", "serve", "secret", "migrate"),
         metavar="DIR",
     ),
     Setting(
@@ -57,7 +57,7 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "PostgreSQL database that many nodes share, postgresql://USER:PASSWORD@HOST:PORT/NAME, instead of the file in "
         "data_dir. Flags show in process lists: better a variable if it has a password",
-        commands=("dev", "serve", "secret"),
+        commands=("dev", "serve", "secret", "migrate"),
         metavar="URL",
     ),
     Setting(

@@ -16,6 +16,7 @@ from crewcast import config
 from crewcast.api import runs
 from crewcast.api.app import create_app
 from crewcast.clock import ManualClock
+from crewcast.contract import webhooks
 from crewcast.contract.crews import Described
 from crewcast.core.backoff import DAY, SECOND
 from crewcast.core.errors import UsageError
@@ -293,6 +294,48 @@ def test_who_watches_a_run_hears_the_rest_when_the_store_is_back(tmp_path):
             store.down = False
             w.clock.advance(SECOND)
             assert b'"state":"STARTED"' in await following
+            await watching.aclose()
+
+    asyncio.run(story())
+
+
+class Deaf(Shaky):
+    """A store to which no hint comes: those of other nodes may be lost."""
+
+    def listen(self, _listener: Any) -> Any:
+        return lambda: None
+
+
+def test_who_watches_a_run_misses_nothing_for_long_if_a_hint_is_lost(tmp_path):
+    async def story():
+        async with world(tmp_path) as w:
+            parts = await w.node("api")
+            await w.worker("kitchen", tea=TEA)
+            await w.next_look()
+            kickoff_id = (await Client(parts).kickoff({"topic": "x"})).json()["kickoff_id"]
+            [run] = await w.store.claim_runs(["tea"], 1, "id-kitchen", w.clock.now(), LEASE)
+            assert parts.context is not None
+            parts.context.store = Deaf(w.store)  # type: ignore[assignment]
+            watching = runs._stream(parts.context, kickoff_id, 0)
+            assert b'"state":"STARTED"' in await anext(watching)
+            following = asyncio.ensure_future(anext(watching))
+
+            async def go_on(seconds: int) -> None:
+                for _ in range(seconds):
+                    await asyncio.sleep(0.02)
+                    w.clock.advance(SECOND)
+
+            draft = webhooks.task_completed(run.id, "boil", "completed", w.clock.now(), output="done")
+            told = webhooks.encode(draft, run.id, 1, 1, 1 << 20)
+            assert await w.store.append(replace(run, seq=1), [told], "id-kitchen")
+            await go_on(2)
+            assert (await asyncio.wait_for(following, 10)).startswith(b"id: 1\nevent: event\n")
+            # That it looks is said no more often than where there is one node.
+            following = asyncio.ensure_future(anext(watching))
+            await go_on(14)
+            assert not following.done()
+            await go_on(1)
+            assert await asyncio.wait_for(following, 10) == b": still here\n\n"
             await watching.aclose()
 
     asyncio.run(story())

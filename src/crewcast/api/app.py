@@ -74,6 +74,7 @@ class Context:
     has_worker: Callable[[str], bool] = lambda _crew: True  # whether somebody takes runs of that crew now
     # Where logs may lie on other machines: the name of the node that holds a run by its lease token, if one does.
     log_elsewhere: Callable[[str | None], str | None] | None = None
+    shared: bool = False  # whether other nodes may work on the same store
     default_crew: str | None = None
     paused_status: str = "awaiting_human_feedback"
     max_event_bytes: int = 256 * 1024

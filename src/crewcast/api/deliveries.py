@@ -16,7 +16,7 @@ from crewcast.contract.webhooks import JSON, rfc3339
 from crewcast.core import url
 from crewcast.core.errors import StoreError
 from crewcast.core.lane import Lane
-from crewcast.store.protocol import DeadLetter, OriginRow, Removal
+from crewcast.store.protocol import DeadLetter, OriginRow, Removal, level
 
 log = logging.getLogger("crewcast.api")
 
@@ -66,7 +66,7 @@ async def _of_origin(context: Context, asked: OfOrigin) -> JSON:
         except StoreError as e:
             if not done:
                 raise
-            log.error("not all of a redelivery was stored: %s", e)
+            log.log(level(e), "not all of a redelivery was stored: %s", e)
             break
         done += 1
     more = done < len(found)

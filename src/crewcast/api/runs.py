@@ -26,6 +26,7 @@ from crewcast.store.protocol import Hint, level
 log = logging.getLogger("crewcast.api")
 
 KEEP_ALIVE = 15 * SECOND
+LOOK_AGAIN = 2 * SECOND  # where other nodes work on the run, whose hints may be lost
 AGAIN = 1 * SECOND  # after an error of the store
 CHUNK = 64 * 1024
 
@@ -156,25 +157,30 @@ async def _stream(context: Context, run_id: str, after: int) -> AsyncIterator[by
 
     forget = context.store.listen(listener)
     told: JSON | None = None
+    clock, look_again = context.clock, LOOK_AGAIN if context.shared else KEEP_ALIVE
+    said_at = clock.now()
     try:
         while True:
             changed.clear()
             run, found = await _seen(context, run_id, after)
             for one in found:
                 yield _sse("event", _told(one), one.seq)
-                after = one.seq
+                after, said_at = one.seq, clock.now()
             if run is None:
                 return
             if len(found) == PAGE:
                 continue
             state = _state(context, run)
             if state != told:
-                told = state
+                told, said_at = state, clock.now()
                 yield _sse("run", state)
             if run.state.ended and run.seq <= after:
                 return
-            if not await context.clock.wait(changed, 1 * SECOND if not run.started_at else KEEP_ALIVE):
+            if said_at + KEEP_ALIVE <= clock.now():
+                said_at = clock.now()
                 yield b": still here\n\n"
+            pause = look_again if run.started_at else 1 * SECOND
+            await clock.wait(changed, min(pause, said_at + KEEP_ALIVE - clock.now()))
     finally:
         forget()
 

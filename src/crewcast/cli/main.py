@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     _deciding(commands)
     _delivering(commands)
     _sharing(commands)
+    _migrating(commands)
     _keys(commands)
     return whole
 
@@ -298,6 +299,41 @@ def _run_sharing(args: argparse.Namespace) -> int:
     from crewcast.cli import nodes
 
     return nodes.run(args)
+
+
+def _migrating(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from crewcast import config
+
+    command = commands.add_parser(
+        "migrate",
+        help="make or migrate the schema of a store, or move from SQLite to PostgreSQL",
+        description="Makes the schema of the store that a server would use, or brings it to this version, and says what it "
+        "did. A server does the same at its start; of several at once one does it and the others wait. With --from it "
+        "copies a whole data folder of a stopped server into an empty PostgreSQL database instead: all or nothing, read "
+        "back before it counts.",
+    )
+    command.add_argument("--dry-run", action="store_true", help="only say which migrations would be applied")
+    command.add_argument(
+        "--from",
+        dest="source",
+        metavar="sqlite:DIR",
+        help="move what is in this data folder, as in sqlite:.crewcast",
+    )
+    command.add_argument(
+        "--to",
+        dest="target",
+        metavar="postgresql://...",
+        help="the empty database to move to (default: database_url). Flags show in process lists: better "
+        "CREWCAST_DATABASE_URL if it has a password",
+    )
+    config.add_flags(command, "migrate")
+    command.set_defaults(run=_run_migrating)
+
+
+def _run_migrating(args: argparse.Namespace) -> int:
+    from crewcast.cli import migrating
+
+    return migrating.run(args)
 
 
 def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -5,6 +5,7 @@
     ├── StoreError         the operator looks at the data folder or the database
     │   ├── StoreHeld      another server holds it: stop that one, or name another folder
     │   ├── StoreFull      no room: nothing was written; make room and repeat
+    │   ├── StoreAway      the database does not answer: nothing was written; repeat until it does
     │   └── StoreUnusable  read-only, damaged, or of a newer version
     ├── SealError          the operator restores the master key; what was sealed with it is not sent
     ├── SignatureError     the subscriber answers 401 and drops the request
@@ -31,6 +32,10 @@ class StoreHeld(StoreError):
 
 
 class StoreFull(StoreError):
+    pass
+
+
+class StoreAway(StoreError):
     pass
 
 

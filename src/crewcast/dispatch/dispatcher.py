@@ -135,7 +135,7 @@ class Dispatcher:
             try:
                 await self._origins.load()
             except StoreError as e:
-                log.error("the health of origins cannot be read: %s", e)
+                log.log(level(e), "the health of origins cannot be read: %s", e)
                 await self._clock.wait(self._shared.stop, POLL_EVERY)
             else:
                 return

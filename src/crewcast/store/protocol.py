@@ -18,7 +18,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from crewcast.core.backoff import DAY
-from crewcast.core.errors import StoreError, StoreFull
+from crewcast.core.errors import StoreAway, StoreError, StoreFull
 from crewcast.core.event import Channel, Event
 from crewcast.core.generation import Rotation
 from crewcast.core.lane import Attempt, Lane
@@ -133,7 +133,7 @@ def level(error: StoreError) -> int:
 
     A full disk meets everybody at once, again and again: the store says once that it began and once that it ended.
     """
-    return logging.DEBUG if isinstance(error, StoreFull) else logging.ERROR
+    return logging.DEBUG if isinstance(error, StoreAway | StoreFull) else logging.ERROR
 
 
 HintListener = Callable[[Hint, str], None]

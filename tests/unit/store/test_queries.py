@@ -22,7 +22,7 @@ NAMED = re.compile(
 
 def names(engine: str) -> set[str]:
     """Those in the code of an engine and in the rules that it shares."""
-    files = [*(STORE / engine).glob("*.py"), *(STORE / "verbs").glob("*.py")]
+    files = [STORE / "reading.py", *(STORE / engine).glob("*.py"), *(STORE / "verbs").glob("*.py")]
     return {name for file in files for found in NAMED.findall(file.read_text()) for name in found if name}
 
 

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import msgspec
 
-from crewcast.core.errors import StoreError, StoreFull, StoreUnusable
+from crewcast.core.errors import StoreAway, StoreError, StoreFull, StoreUnusable
+from crewcast.store.postgres.trouble import Trouble
 from crewcast.store.session import Values, parse_queries
 
 log = logging.getLogger("crewcast.store")
@@ -163,6 +164,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.shown = shown(url)
+        self.trouble = Trouble(self.shown)
         self._url = url
         self._pool: asyncpg.Pool | None = None
         self._closed = False
@@ -176,7 +178,7 @@ class Database:
         try:
             database._pool = await asyncpg.create_pool(
                 url,
-                min_size=1,
+                min_size=0,  # else the pool keeps trying to have one, and logs a traceback each time
                 max_size=MOST_CONNECTIONS,
                 connection_class=_Pooled,
                 server_settings=SETTINGS,
@@ -211,13 +213,15 @@ class Database:
             except (TimeoutError, *AWAY):
                 self._pool.terminate()
 
-    async def connect(self, name: str = "crewcast") -> Connection:
+    async def connect(
+        self, name: str = "crewcast", answer_within: float | None = ANSWER_WITHIN
+    ) -> Connection:
         """A connection outside the pool, for one who keeps it. Raises one of AWAY."""
         return await asyncpg.connect(
             self._url,
             server_settings=SETTINGS | {"application_name": name},
             timeout=CONNECT_WITHIN,
-            command_timeout=ANSWER_WITHIN,
+            command_timeout=answer_within,
             statement_cache_size=300,
         )
 
@@ -226,9 +230,11 @@ class Database:
         try:
             with self._busy():
                 async with self._pool_of().acquire() as connection:
-                    return await read(PostgresSession(connection))
+                    found = await read(PostgresSession(connection))
         except (asyncpg.PostgresError, *AWAY) as e:
             raise self.error(e) from e
+        self.trouble.answered(wrote=False)
+        return found
 
     async def transaction(self, work: Callable[[PostgresSession], Awaitable[R]]) -> R:
         """What `work` returned, once it is committed; what others were in the way of is done again.
@@ -285,13 +291,14 @@ class Database:
             pid = _drop(connection)
             if number is None or not await self._was_committed(number, pid):
                 raise
+        self.trouble.answered(wrote=number is not None)
         return result
 
     async def _was_committed(self, number: str, pid: int | None) -> bool:
         """Whether a transaction was committed whose COMMIT was not answered. As long as nobody can tell, it is asked
         again: to guess would lose an event or tell it twice.
         """
-        log.warning("PostgreSQL did not answer a commit; it is asked what became of it")
+        log.debug("PostgreSQL did not answer a commit; it is asked what became of it")
         while not self._closed or self._under_way:
             try:
                 async with self._pool_of().acquire() as connection:
@@ -302,24 +309,34 @@ class Database:
             except asyncpg.InvalidParameterValueError:
                 return False  # a standby that took over never heard of it
             except (asyncpg.PostgresError, *AWAY) as e:
-                log.info("PostgreSQL at %s: %s", self.shown, told(e))
+                self.error(e)
             await asyncio.sleep(ASK_AGAIN)
         raise StoreUnusable("the store was closed before PostgreSQL told what became of a write")
 
     def error(self, error: BaseException) -> StoreError:
-        """What the operator does next."""
-        said = told(error)
+        """What the operator does next. The log tells of an outage, or of a lack of room, when the first one meets it."""
         if isinstance(error, StoreError):
             return error
+        told_as = self._named(error)
+        self.trouble.meet(told_as)
+        return told_as
+
+    def _named(self, error: BaseException) -> StoreError:
+        said = told(error)
         if isinstance(error, asyncpg.DiskFullError):
             return StoreFull(
                 f"PostgreSQL at {self.shown} has no room: {said}. Nothing was written. Make room; no restart is needed."
             )
-        if isinstance(error, AWAY):
-            return StoreError(
+        if is_away(error):
+            return StoreAway(
                 f"PostgreSQL at {self.shown} does not answer: {said}. Nothing was written; it is tried again."
             )
         return StoreError(f"PostgreSQL at {self.shown} refused: {said}. Nothing was written.")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether to try again is all that can be done. The driver's own refusal of a value is an InterfaceError too."""
+    return isinstance(error, AWAY) and not isinstance(error, ValueError)
 
 
 def _drop(connection: Connection) -> int | None:

@@ -17,7 +17,10 @@ log = logging.getLogger("crewcast.store")
 CHANNEL = "crewcast"
 LISTENER = "crewcast hints"
 COUNT_EVERY = 1.0  # seconds; a node that has just come polls meanwhile
-PACE = 0.008  # seconds between two NOTIFYs: they take a lock of the whole server, so many go in one
+# Seconds between two NOTIFYs after few hints and after many: they take a lock of the whole server, so under load many
+# go in one.
+PACE, SLOW_PACE = 0.001, 0.008
+MANY = 16
 MOST_BYTES = 7000  # of a payload; PostgreSQL takes 8000
 RETURN_AFTER = 0.5
 
@@ -78,19 +81,21 @@ class Hints:
         try:
             while True:
                 await self._some.wait()
+                said: list[str] = []
                 try:
                     if connection is None or connection.is_closed():
                         connection = await self._database.connect()
                     said = self._next()
                     payload = json.dumps([self._sender, *said], ensure_ascii=True, separators=(",", ":"))
                     await PostgresSession(connection).all("notify", {"channel": CHANNEL, "hints": payload})
-                except (asyncpg.PostgresError, *AWAY):
+                except (asyncpg.PostgresError, *AWAY) as e:
+                    self._database.error(e)
                     self._unsaid.clear()  # others find it by polling
                     await asyncio.sleep(RETURN_AFTER)
                 if not self._unsaid:
                     self._some.clear()
                     self._all_said.set()
-                await asyncio.sleep(PACE)
+                await asyncio.sleep(PACE if len(said) < MANY else SLOW_PACE)
         finally:
             if connection is not None:
                 connection.terminate()
@@ -127,11 +132,11 @@ class Hints:
                     self._alone = listeners <= 1
                     with suppress(TimeoutError):
                         await asyncio.wait_for(ended.wait(), COUNT_EVERY)
-                log.warning(
+                log.debug(
                     "the connection for hints to PostgreSQL ended; until it is back others are heard by polling"
                 )
             except (asyncpg.PostgresError, *AWAY) as e:
-                log.debug("hints cannot be heard: %s", type(e).__name__)
+                self._database.error(e)
             finally:
                 self.heard.clear()
                 self._alone = False

@@ -7,14 +7,12 @@ from crewcast.core.generation import Rotation
 from crewcast.core.lane import Lane
 from crewcast.core.node import Node
 from crewcast.core.origin import Health
-from crewcast.store import rows
-from crewcast.store.nodes import PublishedCrew
 from crewcast.store.postgres.connection import Database, PostgresSession
 from crewcast.store.postgres.hints import Hints
 from crewcast.store.postgres.keys import LockingKeys
 from crewcast.store.postgres.partitions import Partitions
 from crewcast.store.postgres.sweep import sweep
-from crewcast.store.protocol import DeadLane, DeadLetter, Hint, OriginRow, Removal
+from crewcast.store.protocol import Hint, Removal
 from crewcast.store.session import Values
 from crewcast.store.verbs import nodes, origins, replays, retention, secrets
 from crewcast.store.verbs.nodes import Beat
@@ -36,7 +34,7 @@ class Operating:
     hints: Hints
     _partitions: Partitions
     _let_go: Callable[[str], None]
-    _all: Callable[..., Coroutine[Any, Any, list[Values]]]
+    _all: Callable[..., Coroutine[Any, Any, Sequence[Values]]]
     _rule: Callable[..., Coroutine[Any, Any, Any]]
 
     # --- redelivery -------------------------------------------------------------------------
@@ -69,42 +67,10 @@ class Operating:
             self.hints.tell([(Hint.EVENTS, run_id)])
         return made
 
-    async def undelivered(
-        self,
-        origin: str | None = None,
-        run_id: str | None = None,
-        since: int = 0,
-        after: int = 0,
-        limit: int = 100,
-    ) -> list[DeadLetter]:
-        page = {"origin": origin, "id": run_id, "since": since, "after": after, "limit": limit}
-        if run_id is not None:
-            name = "undelivered_of_run"
-        else:
-            name = "undelivered" if origin is None else "undelivered_of_origin"
-        return [rows.dead_letter_from(row) for row in await self._all(name, **page)]
-
-    async def dead_lanes(
-        self, origin: str | None, since: int, after: tuple[str, int, int] | None, limit: int
-    ) -> list[DeadLane]:
-        place = after or (origin or "", 0, 0)
-        page = dict(zip(("origin", "run", "lane"), place, strict=True))
-        page |= {"since": since, "limit": limit, "last": LAST_TEXT if origin is None else origin}
-        return [
-            DeadLane(run_id, lane, count, (url_origin, run, lane))
-            for run_id, lane, count, url_origin, run in await self._all("dead_lanes", **page)
-        ]
-
     # --- origins ----------------------------------------------------------------------------
 
     async def save_origin(self, health: Health) -> None:
         await self.database.transaction(lambda db: origins.save(db, health))
-
-    async def health(self) -> list[Health]:
-        return [rows.health_from(row) for row in await self._all("health")]
-
-    async def origins(self) -> list[OriginRow]:
-        return [OriginRow(rows.health_from(row[:-2]), *row[-2:]) for row in await self._all("origins")]
 
     async def reset_origin(self, origin: str, now: int, limit: int = 1000) -> int:
         count = await self.database.transaction(lambda db: origins.reset(db, Reset(origin, now, limit)))
@@ -145,9 +111,6 @@ class Operating:
 
     # --- secrets ----------------------------------------------------------------------------
 
-    async def rotations(self) -> list[Rotation]:
-        return [Rotation(*row) for row in await self._all("rotations")]
-
     async def rotate(self, origin: str, now: int, until: int) -> Rotation | None:
         async def rotate(db: PostgresSession) -> Rotation | None:
             await db.all("rotate_one_by_one", {})
@@ -157,10 +120,6 @@ class Operating:
         if rotation is not None:
             self.hints.tell([(Hint.ROTATED, rotation.origin)])
         return rotation
-
-    async def key_fingerprint(self) -> bytes | None:
-        found = await self._all("master_key")
-        return bytes(found[0][0]) if found else None
 
     async def bind_key(self, fingerprint: bytes, *, replace: bool = False) -> bytes:
         return await self.database.transaction(lambda db: secrets.bind(db, Bind(fingerprint, replace)))
@@ -183,9 +142,3 @@ class Operating:
 
     async def leave(self, node_id: str) -> None:
         await self.database.transaction(lambda db: nodes.leave(db, node_id))
-
-    async def nodes(self) -> list[Node]:
-        return [nodes.node_from(row) for row in await self._all("nodes")]
-
-    async def published_crews(self) -> list[PublishedCrew]:
-        return [PublishedCrew(*row) for row in await self._all("published_crews")]

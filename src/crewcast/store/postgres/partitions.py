@@ -24,7 +24,7 @@ class Partitions:
     async def ensure(self, db: PostgresSession, day: int) -> None:
         """Makes a day within the transaction that creates its first run."""
         if day not in self._made:
-            await _make(db, day)
+            await make(db, day)
 
     def made(self, day: int) -> None:
         """That transaction was committed."""
@@ -45,7 +45,7 @@ class Partitions:
         return await self._database.read(detach)
 
 
-async def _make(db: PostgresSession, day: int) -> None:
+async def make(db: PostgresSession, day: int) -> None:
     """Made apart and attached: unlike PARTITION OF, that waits for no reader and lets none wait."""
     await db.connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     for table in TABLES:

@@ -19,14 +19,11 @@ async def migrate(database: Database, migrations: Sequence[Migration] | None = N
     user may not make tables.
     """
     known = load_migrations(__package__) if migrations is None else migrations
-    try:
-        connection = await database.connect()
-    except (asyncpg.PostgresError, *AWAY) as e:
-        raise StoreUnusable(f"PostgreSQL at {database.shown} cannot be used: {told(e)}") from e
+    connection = await _connect(database)
     try:
         # Another node may be migrating for minutes.
         await connection.execute("SET lock_timeout = 0; SET statement_timeout = 0")
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=None)
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         return await _apply_missing(database, connection, known)
     except asyncpg.InsufficientPrivilegeError as e:
         raise StoreUnusable(
@@ -40,19 +37,42 @@ async def migrate(database: Database, migrations: Sequence[Migration] | None = N
             await connection.close(timeout=5)
 
 
-async def _apply_missing(database: Database, connection: Connection, known: Sequence[Migration]) -> list[str]:
+async def unapplied(database: Database) -> list[str]:
+    """What `migrate` would apply. Raises StoreUnusable as it does."""
+    connection = await _connect(database)
+    try:
+        return [one.name for one in await _missing(database, connection, load_migrations(__package__))]
+    except (asyncpg.PostgresError, *AWAY) as e:
+        raise StoreUnusable(f"PostgreSQL at {database.shown} cannot be read: {told(e)}") from e
+    finally:
+        if not connection.is_closed():
+            await connection.close(timeout=5)
+
+
+async def _connect(database: Database) -> Connection:
+    try:
+        return await database.connect("crewcast migrate", answer_within=None)
+    except (asyncpg.PostgresError, *AWAY) as e:
+        raise StoreUnusable(f"PostgreSQL at {database.shown} cannot be used: {told(e)}") from e
+
+
+async def _missing(database: Database, connection: Connection, known: Sequence[Migration]) -> list[Migration]:
     if await connection.fetchval("SELECT to_regclass('migration')") is None:
         applied = {}
     else:
         applied = dict(await connection.fetch("SELECT number, sha256 FROM migration"))
-    new = missing(f"PostgreSQL at {database.shown}", applied, known)
+    return missing(f"PostgreSQL at {database.shown}", applied, known)
+
+
+async def _apply_missing(database: Database, connection: Connection, known: Sequence[Migration]) -> list[str]:
+    new = await _missing(database, connection, known)
     for migration in new:
         async with connection.transaction():
             if migration.number == 1:
                 if await connection.fetchval("SELECT to_regnamespace($1)", SCHEMA) is None:
                     await connection.execute(f"CREATE SCHEMA {SCHEMA}")
                 await connection.execute(_TABLE)
-            await connection.execute(migration.sql, timeout=None)
+            await connection.execute(migration.sql)
             await connection.execute(
                 "INSERT INTO migration (number, name, sha256) VALUES ($1, $2, $3)",
                 migration.number,

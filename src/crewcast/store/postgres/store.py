@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
-from crewcast.core.event import Channel, Event
-from crewcast.core.lane import Attempt, Lane
+from crewcast.core.event import Event
+from crewcast.core.lane import Lane
 from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
 from crewcast.store import rows
@@ -29,12 +29,12 @@ from crewcast.store.protocol import (
     NO_ENTRIES,
     NO_LIMITS,
     Created,
-    DeadLetter,
     Hint,
     HintListener,
     IdempotencyKey,
     Settlement,
 )
+from crewcast.store.reading import Reading
 from crewcast.store.session import Values
 from crewcast.store.tail import Tail
 from crewcast.store.verbs import journal as journals
@@ -45,7 +45,7 @@ from crewcast.store.verbs.claims import LOOK, due_lanes
 CLAIM_PACE = 0.01  # seconds between two looks for lanes that find nothing
 
 
-class PostgresStore(Waiting, Operating):
+class PostgresStore(Waiting, Operating, Reading):
     """Implements `protocol.Store`; the promises are told there. One per node, any number to a database."""
 
     def __init__(self, database: Database) -> None:
@@ -72,7 +72,7 @@ class PostgresStore(Waiting, Operating):
             lambda db, values: settlements.write(db, self._known, values),
             settlements.fits,
             lambda _values, _results: None,
-            gather=0.004,  # they are seldom waited for
+            gather=0.008,  # they are seldom waited for
         )
 
     @classmethod
@@ -94,6 +94,9 @@ class PostgresStore(Waiting, Operating):
         await self.settlements.close()
         await self.hints.close()
         await self.database.close()
+
+    async def _all(self, query: str, **params: Any) -> list[Values]:
+        return await self.database.read(lambda db: db.all(query, params))
 
     def listen(self, listener: HintListener) -> Any:
         return self.hints.listen(listener)
@@ -165,13 +168,6 @@ class PostgresStore(Waiting, Operating):
             self.hints.tell([(Hint.QUEUED, run.id)])
         return created
 
-    async def earlier(self, key: IdempotencyKey, now: int) -> Created | None:
-        return await self.database.read(lambda db: _remembered(db, key, now))
-
-    async def run(self, run_id: str) -> Run | None:
-        found = await self._all("run", id=run_id)
-        return rows.run_from(found[0]) if found else None
-
     async def claim_runs(
         self,
         crews: Sequence[str],
@@ -214,37 +210,10 @@ class PostgresStore(Waiting, Operating):
     ) -> asyncio.Future[bool]:
         return self.appends.put(Append(run, events, lease_token, journal, review))
 
-    async def running_runs(self) -> list[Run]:
-        return [rows.run_from(row) for row in await self._all("running_runs")]
-
-    async def lapsed_runs(self, now: int, limit: int) -> list[Run]:
-        return [rows.run_from(row) for row in await self._all("lapsed_runs", now=now, limit=limit)]
-
     async def adopt(self, run: Run, lease_token: str, until: int) -> bool:
         self._let_go(run.id)
         values = {"id": run.id, "seen": run.lease_token, "token": lease_token, "until": until}
         return await self.database.transaction(lambda db: db.write("adopt_run", values)) == 1
-
-    async def events(
-        self, run_id: str, after: int = 0, limit: int = 100, channels: Channel | None = None
-    ) -> list[Event]:
-        wanted = -1 if channels is None else int(channels)
-        found = await self._all("events", id=run_id, after=after, limit=limit, channels=wanted)
-        return [rows.event_from(row) for row in found]
-
-    async def last_event(self, run_id: str, channel: Channel) -> Event | None:
-        found = await self._all("last_event", id=run_id, channel=int(channel))
-        return rows.event_from(found[0]) if found else None
-
-    async def lanes(self, run_id: str) -> list[Lane]:
-        return [rows.lane_from(row) for row in await self._all("lanes", id=run_id)]
-
-    async def attempts(self, run_id: str, after: int = 0, limit: int = 1000) -> list[tuple[int, Attempt]]:
-        found = await self._all("attempts", id=run_id, after=after, limit=limit)
-        return [rows.attempt_from(row) for row in found]
-
-    async def dead_letters(self, run_id: str) -> list[DeadLetter]:
-        return [rows.dead_letter_from(row) for row in await self._all("dead_letters", id=run_id)]
 
     # --- lanes ------------------------------------------------------------------------------
 
@@ -322,11 +291,6 @@ class PostgresStore(Waiting, Operating):
         else:
             ((due,),) = await self._all("next_due")
         return None if due is None else int(due)
-
-    async def pending_beside(self, lane: Lane) -> int:
-        which = {"id": lane.run_id, "number": lane.number, "origin": lane.origin}
-        ((count,),) = await self._all("pending_beside", **which)
-        return int(count)
 
 
 async def _remember(db: PostgresSession, key: IdempotencyKey, run_id: str, now: int) -> Created | None:

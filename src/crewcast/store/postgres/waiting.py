@@ -5,9 +5,8 @@ from typing import Any, TypeVar
 
 from crewcast.core.event import Event
 from crewcast.core.lane import Lane
-from crewcast.core.review import Review, ReviewState
+from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
-from crewcast.store import rows
 from crewcast.store.postgres import appends
 from crewcast.store.postgres.connection import Database, PostgresSession
 from crewcast.store.postgres.hints import Hints
@@ -26,9 +25,6 @@ class Waiting:
     database: Database
     hints: Hints
     _let_go: Callable[[str], None]
-
-    async def _all(self, query: str, **params: Any) -> list[Values]:
-        return await self.database.read(lambda db: db.all(query, params))
 
     async def _written(self, query: str, params: Mapping[str, Any]) -> list[Values]:
         """What a writing statement returned."""
@@ -57,28 +53,6 @@ class Waiting:
             self.hints.tell(hints)
         return written
 
-    async def journal(self, run_id: str) -> dict[str, bytes]:
-        return dict(await self._all("journal", id=run_id))
-
-    async def review(self, run_id: str, number: int | None = None) -> Review | None:
-        found = await self._all("review", id=run_id, number=number)
-        return rows.review_from(found[0]) if found else None
-
-    async def reviews(
-        self,
-        state: ReviewState | str | None = ReviewState.PENDING,
-        run_id: str | None = None,
-        after: int = 0,
-        limit: int = 100,
-    ) -> list[tuple[int, Review]]:
-        word = None if state is None else str(state)
-        page = {"state": word, "id": run_id, "after": after, "limit": limit}
-        if run_id is not None:
-            name = "reviews_of_run"
-        else:
-            name = "pending_reviews" if word == ReviewState.PENDING else "reviews"
-        return [(row[0], rows.review_from(row[1:])) for row in await self._all(name, **page)]
-
     async def decide(
         self,
         review: Review,
@@ -88,13 +62,6 @@ class Waiting:
         subscriptions: Sequence[Lane] | None = None,
     ) -> bool:
         return await self._logging(reviews.decide, Decide(review, before, after, events, subscriptions))
-
-    async def due_reviews(self, now: int, limit: int) -> list[Review]:
-        return [rows.review_from(row) for row in await self._all("due_reviews", now=now, limit=limit)]
-
-    async def next_review_due(self) -> int | None:
-        ((due,),) = await self._all("next_review_due")
-        return None if due is None else int(due)
 
     async def remind(self, review: Review, before: Run, after: Run, events: Sequence[Event]) -> bool:
         return await self._logging(reviews.remind, Remind(review, before, after, events))
@@ -107,6 +74,3 @@ class Waiting:
         if run is not None and run.state is RunState.RUNNING:
             self.hints.tell([(Hint.STOP, run_id)])
         return run
-
-    async def stops(self, lease_token: str) -> list[str]:
-        return [run_id for (run_id,) in await self._all("stops", token=lease_token)]

@@ -18,6 +18,7 @@ from crewcast.store.postgres.connection import (
     Connection,
     Database,
     PostgresSession,
+    is_away,
 )
 
 log = logging.getLogger("crewcast.store")
@@ -58,7 +59,8 @@ class Writer(Generic[V, R]):
         self._closing = False
         self._connection: Connection | None = None
         self.commits = 0
-        self.writes = 0
+        self.writes = 0  # that came, and of those the
+        self.written = 0  # ones that were committed
         self._task = asyncio.create_task(self._run(), name=f"crewcast-{name}")
 
     def put(self, value: V) -> "asyncio.Future[R]":
@@ -110,7 +112,7 @@ class Writer(Generic[V, R]):
         try:
             results = await self._transaction(values)
         except Exception as e:  # noqa: BLE001 - whatever it is belongs to the caller of one of these writes
-            if len(batch) > 1 and not isinstance(e, AWAY):
+            if len(batch) > 1 and not is_away(e):
                 for one in batch:
                     await self._write_batch([one])
                 return
@@ -122,6 +124,7 @@ class Writer(Generic[V, R]):
                     future.set_exception(error)
             return
         self.commits += 1
+        self.written += len(batch)
         try:
             self._committed(values, results)
         except Exception:

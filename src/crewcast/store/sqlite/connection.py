@@ -100,7 +100,7 @@ def connect(file: Path) -> sqlite3.Connection:
     except sqlite3.Error as e:
         raise store_error(e, file) from e
     try:
-        _check_identity(db, file)
+        check_identity(db, file)
         # The order matters: the page size is fixed by the first write, the journal mode is one.
         db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -139,7 +139,7 @@ def connect_reader(file: Path) -> sqlite3.Connection:
     return db
 
 
-def _check_identity(db: sqlite3.Connection, file: Path) -> None:
+def check_identity(db: sqlite3.Connection, file: Path) -> None:
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if application != APPLICATION_ID and (application != 0 or tables != 0):
@@ -150,20 +150,28 @@ def load_migrations() -> list[Migration]:
     return migrations.load_migrations(__package__)
 
 
-def migrate(db: sqlite3.Connection, file: Path, known: list[Migration]) -> None:
-    """Applies what is missing, each in one transaction.
+def migrate(db: sqlite3.Connection, file: Path, known: list[Migration]) -> list[str]:
+    """Applies what is missing, each in one transaction; their names.
 
     Raises StoreUnusable for a file that a newer Crewcast has written, or one with other migrations.
     """
     try:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        applied = dict(db.execute("SELECT number, sha256 FROM migration").fetchall()) if version else {}
-        if version:
-            applied.setdefault(version, "")  # the file's own number counts, whatever the table says
-        for migration in missing(file, applied, known):
+        new = unapplied(db, file, known)
+        for migration in new:
             _apply(db, migration)
     except sqlite3.Error as e:
         raise store_error(e, file) from e
+    return [migration.name for migration in new]
+
+
+def unapplied(db: sqlite3.Connection, file: Path, known: list[Migration]) -> list[Migration]:
+    """What `migrate` would apply. Raises StoreUnusable as it does, and what the driver raises."""
+    check_identity(db, file)
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    applied = dict(db.execute("SELECT number, sha256 FROM migration").fetchall()) if version else {}
+    if version:
+        applied.setdefault(version, "")  # the file's own number counts, whatever the table says
+    return missing(file, applied, known)
 
 
 def _apply(db: sqlite3.Connection, migration: Migration) -> None:

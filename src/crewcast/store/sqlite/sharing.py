@@ -1,16 +1,13 @@
 """The verbs of `store.nodes.NodeStore` over one SQLite file, which one node holds alone."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from crewcast.core.node import Node
-from crewcast.core.run import Run
-from crewcast.store import rows
-from crewcast.store.nodes import PublishedCrew
 from crewcast.store.sqlite.committer import Committer
 from crewcast.store.sqlite.reader import Reader
 from crewcast.store.sqlite.writes import Renew, Writes
-from crewcast.store.verbs.nodes import Beat, node_from
+from crewcast.store.verbs.nodes import Beat
 
 
 class Sharing:
@@ -29,15 +26,5 @@ class Sharing:
     async def leave(self, node_id: str) -> None:
         await self.committer.put(self._writes.leave, node_id)
 
-    async def nodes(self) -> list[Node]:
-        return [node_from(row) for row in await self._reader.all("nodes", {})]
-
-    async def published_crews(self) -> list[PublishedCrew]:
-        return [PublishedCrew(*row) for row in await self._reader.all("published_crews", {})]
-
     async def renew_runs(self, lease_token: str, until: int) -> list[str]:
         return await self.committer.put(self._writes.renew_runs, Renew(lease_token, until))
-
-    async def lapsed_runs(self, now: int, limit: int) -> Sequence[Run]:
-        found = await self._reader.all("lapsed_runs", {"now": now, "limit": limit})
-        return [rows.run_from(row) for row in found]

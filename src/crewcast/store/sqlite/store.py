@@ -5,29 +5,27 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from crewcast.core.event import Channel, Event
+from crewcast.core.event import Event
 from crewcast.core.generation import Rotation
-from crewcast.core.lane import Attempt, Lane
+from crewcast.core.lane import Lane
 from crewcast.core.origin import Health
 from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
 from crewcast.store import rows
 from crewcast.store.protocol import (
-    KEYS_KEPT_FOR,
     NO_ENTRIES,
     NO_LIMITS,
     Created,
-    DeadLane,
-    DeadLetter,
     Hint,
     HintListener,
     IdempotencyKey,
-    OriginRow,
     Removal,
     Settlement,
 )
+from crewcast.store.reading import Reading
+from crewcast.store.session import Values
 from crewcast.store.sqlite.committer import Committer, Write, end_process
 from crewcast.store.sqlite.connection import (
     FILE,
@@ -65,7 +63,7 @@ LAST_TEXT = "\U0010ffff"  # no origin sorts after it
 LARGEST = (1 << 63) - 1
 
 
-class SQLiteStore(Waiting, Sharing):
+class SQLiteStore(Waiting, Sharing, Reading):
     """Implements `protocol.Store`; the promises are told there."""
 
     def __init__(self, file: Path, lock: FolderLock, writes: Writes, on_death: Callable[[], None]) -> None:
@@ -106,6 +104,9 @@ class SQLiteStore(Waiting, Sharing):
         self._reader.close()
         self._writes.connection.close()  # the last one: copies the write-ahead log back
         self._lock.release()
+
+    async def _all(self, query: str, **params: Any) -> list[Values]:
+        return await self._reader.all(query, params)
 
     # --- hints ------------------------------------------------------------------------------
 
@@ -182,18 +183,6 @@ class SQLiteStore(Waiting, Sharing):
     ) -> Created:
         return await self.committer.put(self._writes.create_run, NewRun(run, lanes, key, now, journal))
 
-    async def earlier(self, key: IdempotencyKey, now: int) -> Created | None:
-        wanted = {"token": key.token, "key": key.key, "since": now - KEYS_KEPT_FOR}
-        found = await self._reader.all("remembered_key", wanted)
-        if not found:
-            return None
-        run_id, fingerprint = found[0]
-        return Created(run_id, replayed=True, conflict=fingerprint != key.fingerprint)
-
-    async def run(self, run_id: str) -> Run | None:
-        found = await self._reader.all("run", {"id": run_id})
-        return rows.run_from(found[0]) if found else None
-
     async def claim_runs(
         self,
         crews: Sequence[str],
@@ -218,34 +207,8 @@ class SQLiteStore(Waiting, Sharing):
     ) -> asyncio.Future[bool]:
         return self.committer.put(self._writes.append, Append(run, events, lease_token, journal, review))
 
-    async def running_runs(self) -> list[Run]:
-        return [rows.run_from(row) for row in await self._reader.all("running_runs", {})]
-
     async def adopt(self, run: Run, lease_token: str, until: int) -> bool:
         return await self.committer.put(self._writes.adopt, Adopt(run, lease_token, until))
-
-    async def events(
-        self, run_id: str, after: int = 0, limit: int = 100, channels: Channel | None = None
-    ) -> list[Event]:
-        # Not from the tail, which hears of a commit a moment after the file: who has read there that a run has
-        # ended finds its last event.
-        wanted = -1 if channels is None else int(channels)
-        page = {"id": run_id, "after": after, "limit": limit, "channels": wanted}
-        return [rows.event_from(row) for row in await self._reader.all("events", page)]
-
-    async def last_event(self, run_id: str, channel: Channel) -> Event | None:
-        found = await self._reader.all("last_event", {"id": run_id, "channel": int(channel)})
-        return rows.event_from(found[0]) if found else None
-
-    async def lanes(self, run_id: str) -> list[Lane]:
-        return [rows.lane_from(row) for row in await self._reader.all("lanes", {"id": run_id})]
-
-    async def attempts(self, run_id: str, after: int = 0, limit: int = 1000) -> list[tuple[int, Attempt]]:
-        page = {"id": run_id, "after": after, "limit": limit}
-        return [rows.attempt_from(row) for row in await self._reader.all("attempts", page)]
-
-    async def dead_letters(self, run_id: str) -> list[DeadLetter]:
-        return [rows.dead_letter_from(row) for row in await self._reader.all("dead_letters", {"id": run_id})]
 
     # --- lanes ------------------------------------------------------------------------------
 
@@ -303,11 +266,6 @@ class SQLiteStore(Waiting, Sharing):
             ((due,),) = await self._reader.all("next_due", {})
         return None if due is None else int(due)
 
-    async def pending_beside(self, lane: Lane) -> int:
-        which = {"id": lane.run_id, "number": lane.number, "origin": lane.origin}
-        ((count,),) = await self._reader.all("pending_beside", which)
-        return int(count)
-
     # --- redelivery -------------------------------------------------------------------------
 
     async def redeliver(
@@ -327,44 +285,10 @@ class SQLiteStore(Waiting, Sharing):
         asked = Redeliver(run_id, now, lane, seq, dead_only, since if dead_only else 0, target, auth)
         return await self.committer.put(self._writes.redeliver, asked)
 
-    async def undelivered(
-        self,
-        origin: str | None = None,
-        run_id: str | None = None,
-        since: int = 0,
-        after: int = 0,
-        limit: int = 100,
-    ) -> list[DeadLetter]:
-        page = {"origin": origin, "id": run_id, "since": since, "after": after, "limit": limit}
-        if run_id is not None:
-            name = "undelivered_of_run"
-        else:
-            name = "undelivered" if origin is None else "undelivered_of_origin"
-        return [rows.dead_letter_from(row) for row in await self._reader.all(name, page)]
-
-    async def dead_lanes(
-        self, origin: str | None, since: int, after: tuple[str, int, int] | None, limit: int
-    ) -> list[DeadLane]:
-        place = after or (origin or "", 0, 0)
-        page = dict(zip(("origin", "run", "lane"), place, strict=True))
-        page |= {"since": since, "limit": limit, "last": LAST_TEXT if origin is None else origin}
-        return [
-            DeadLane(run_id, lane, count, (url_origin, run, lane))
-            for run_id, lane, count, url_origin, run in await self._reader.all("dead_lanes", page)
-        ]
-
     # --- origins ----------------------------------------------------------------------------
 
     async def save_origin(self, health: Health) -> None:
         await self.committer.put(self._writes.save_origin, health)
-
-    async def health(self) -> list[Health]:
-        return [rows.health_from(row) for row in await self._reader.all("health", {})]
-
-    async def origins(self) -> list[OriginRow]:
-        return [
-            OriginRow(rows.health_from(row[:-2]), *row[-2:]) for row in await self._reader.all("origins", {})
-        ]
 
     async def reset_origin(self, origin: str, now: int, limit: int = 1000) -> int:
         return await self.committer.put(self._writes.reset_origin, Reset(origin, now, limit))
@@ -385,15 +309,8 @@ class SQLiteStore(Waiting, Sharing):
 
     # --- rotation ---------------------------------------------------------------------------
 
-    async def rotations(self) -> list[Rotation]:
-        return [Rotation(*row) for row in await self._reader.all("rotations", {})]
-
     async def rotate(self, origin: str, now: int, until: int) -> Rotation | None:
         return await self.committer.put(self._writes.rotate, Rotate(origin, now, until))
-
-    async def key_fingerprint(self) -> bytes | None:
-        found = await self._reader.all("master_key", {})
-        return bytes(found[0][0]) if found else None
 
     async def bind_key(self, fingerprint: bytes, *, replace: bool = False) -> bytes:
         return await self.committer.put(self._writes.bind_key, Bind(fingerprint, replace))
