@@ -96,8 +96,9 @@ class Node(ServerProcess):
             os.kill(pid, number)
 
     def kill(self) -> None:
-        self.stopped.clear()
-        super().kill()
+        self.process.kill()
+        self.go_on()  # those that are stopped end when they see that it is gone
+        self.wait()
 
     @property
     def crews_at_work(self) -> list[int]:
