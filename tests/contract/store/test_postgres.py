@@ -621,17 +621,41 @@ LARGE = (
 )
 
 
+MANY = f"""
+INSERT INTO run (key, id, crew, state, created_at, finished_at, attempt, seq, completed_tasks, token)
+    SELECT {NOW // DAY}::bigint << 40 | n, 'run-' || n, 'crew-' || n % 7, 'completed', n, n, 1, 3, 0, 'token-' || n % 50
+    FROM generate_series(10001, 14000) AS n;
+INSERT INTO kickoff (run, inputs, token) SELECT key, '', token FROM run WHERE key & 16777215 > 10000;
+INSERT INTO event (run, seq, channel, type, at, run_attempt, body)
+    SELECT key, n, 2, 'step', 0, 1, '' FROM run, generate_series(1, 3) AS n WHERE key & 16777215 > 10000;
+INSERT INTO lane (run, number, url, origin, channels, cursor, tail, settled, tries, due_at, closed)
+    SELECT key, n, 'u', 'o-' || key % 50, 31, 0, 3, 0, 0, 5 + key % 99, NULL
+    FROM run, generate_series(1, 2) AS n WHERE key & 16777215 > 10000 AND key % 9 = 0
+    UNION ALL SELECT key, n, 'u', 'o-' || key % 50, 31, 3, 3, 3, 0, NULL, CASE WHEN key % 5 = 0 THEN 'gone' END
+    FROM run, generate_series(1, 2) AS n WHERE key & 16777215 > 10000 AND key % 9 > 0;
+INSERT INTO attempt (run, lane, seq, number, at, verdict, kind, duration)
+    SELECT run, number, 1, 1, 0, 'accepted', 'ok', 0 FROM lane WHERE run & 16777215 > 10000;
+INSERT INTO dead_letter (run, lane, seq, at, reason, origin, lane_seq, redelivered)
+    SELECT run, number, 2, 0, 'x', origin, 2, CASE WHEN run % 2 = 0 THEN 1 END FROM lane WHERE run & 16777215 > 10000;
+INSERT INTO journal (run, name, value) SELECT run, 'n-' || number, '' FROM lane WHERE run & 16777215 > 10000;
+INSERT INTO subscription (run, lane, first, last, channels) SELECT run, number, 1, 9, 2 FROM lane WHERE run & 16777215 > 10000;
+INSERT INTO review (run, number, task_id, place, uuid, agent, output, asked_at, reminders, state, feedback, pass_feedback,
+                    decided_at, decision)
+    SELECT run, number, '', 1, '', '', '', 0, 0, 'decided', '', 1, 0, 'approve' FROM lane WHERE run & 16777215 > 10000;
+INSERT INTO idempotency (token, key, fingerprint, run_id, at) SELECT token, id, '', id, created_at FROM run;
+"""
+
+
 async def fill_tables(store: PostgresStore) -> None:
-    """A few hundred rows in each, so that plans are not made for empty tables."""
-    for n in range(40):
-        run = await append(
-            store, await running(store, ALL, ALL, url=f"https://{n % 5}.example/hook"), *[STEP] * 5
-        )
-        lanes = await store.claim_lanes(9, DISPATCHER, NOW, LEASE)
-        for mine in lanes:
-            assert await store.settle(settlement(mine, event(run, 1), release=n % 2 == 0))
+    """Thousands of rows in each, most of them of work that is done: plans are not made for empty tables."""
+    for n in range(9):
+        run = await append(store, await running(store, ALL, url=f"https://{n}.example/hook"), STEP)
+        await store.claim_lanes(9, DISPATCHER, NOW, LEASE)
         await ended(store, run)
+    for _ in range(9):
+        await running(store, ALL)
     real = await store.database.connect()
+    await real.execute(MANY)
     await real.execute("ANALYZE")
     await real.close()
 
@@ -657,8 +681,6 @@ async def test_no_query_looks_at_every_row_of_a_large_table(store: PostgresStore
         call = f"explained({arguments})" if arguments else "explained"
         try:
             (explained,) = json.loads(await real.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {call}"))
-        except asyncpg.FeatureNotSupportedError:
-            continue
         finally:
             await real.execute("DEALLOCATE explained")
         for node in nodes(explained["Plan"]):
