@@ -39,6 +39,7 @@ SETTINGS = {
     "search_path": SCHEMA,
     "timezone": "UTC",
     "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "10000",
     "lock_timeout": "15000",
     "plan_cache_mode": "force_generic_plan",
@@ -315,6 +316,7 @@ class Database:
         log.debug("PostgreSQL did not answer a commit; it is asked what became of it")
         while not self._closed or self._under_way:
             try:
+                # Who asks has let go of its own connection, so there is always one to ask on.
                 async with self._pool_of().acquire() as connection:
                     db = PostgresSession(connection)
                     if not await _goes_on(db, number):
