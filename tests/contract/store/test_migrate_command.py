@@ -1,6 +1,8 @@
 """`crewcast migrate` as it is typed: what it says, and its exit status."""
 
+import asyncio
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from crewcast.store.postgres import PostgresStore
 from crewcast.store.sqlite import SQLiteStore
 from crewcast.store.sqlite.connection import FILE, load_migrations
 from tests.contract.store.moving_world import fill
+from tests.contract.store.world import ALL, running
 from tests.support.postgres import Databases
 
 SCHEMA = ", ".join(one.name for one in load_migrations())
@@ -132,6 +135,45 @@ async def test_a_server_that_runs_is_to_be_stopped_first(folder: Path, database_
     said = f"crewcast: a server is running on {folder}, and would write what is not moved: stop it first\n"
     assert found == (2, "", said)
     await store.close()
+
+
+async def test_a_move_that_is_stopped_by_hand_leaves_nothing(folder: Path, database_url: str):
+    store = await SQLiteStore.open(folder)
+    await running(store, ALL)
+    await store.close()
+    db = sqlite3.connect(folder / FILE)
+    db.execute(
+        """
+        INSERT INTO event (run, seq, channel, type, at, run_attempt, body)
+        WITH RECURSIVE n (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < 200000)
+        SELECT 1, seq, 2, 'step', 0, 1, zeroblob(500) FROM n
+        """
+    )
+    db.commit()
+    db.close()
+    command = [
+        sys.executable,
+        "-m",
+        "crewcast",
+        "migrate",
+        "--from",
+        f"sqlite:{folder}",
+        "--to",
+        database_url,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watching = await asyncpg.connect(database_url)
+    copies = "SELECT 1 FROM pg_stat_progress_copy WHERE relid = 'crewcast.event'::regclass AND tuples_processed > 1000"
+    while not await watching.fetch(copies):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = await asyncio.to_thread(process.communicate, timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert "reading back" not in err  # it has not gone on to the end
+    assert await watching.fetch("SELECT 1 FROM crewcast.run UNION ALL SELECT 1 FROM crewcast.event") == []
+    await watching.close()
+    status, out, _ = migrate("--from", f"sqlite:{folder}", "--to", database_url)
+    assert (status, "200000 in event" in out) == (0, True)
 
 
 TO = ("--to", "postgresql://127.0.0.1:9/x")

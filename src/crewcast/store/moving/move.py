@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -160,11 +160,14 @@ async def _copy(source: Source, connection: Connection, database: Database, told
     return {name: tally.rows for name, tally in tallies.items()}
 
 
-def _counted(rows: Iterable[Values], tally: Tally, table: Table, total: int, told: Told) -> Iterator[Values]:
+async def _counted(
+    rows: Iterable[Values], tally: Tally, table: Table, total: int, told: Told
+) -> AsyncIterator[Values]:
     for row in rows:
         tally.add(row)
         if tally.rows % TELL_EVERY == 0:
             told("copying", table.name, tally.rows, total)
+            await asyncio.sleep(0)  # who wants it to stop is heard
         yield row
 
 
