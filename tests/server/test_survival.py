@@ -119,15 +119,15 @@ def test_of_one_attempt_a_crash_is_the_end(server, sack):
 
 
 def test_out_of_memory_ends_clearly(server, sack):
-    """CrewAI retries a model that fails; Python says what was the matter.
-
-    Or nothing does, where the memory ran out in a thread that the others wait for: then the watch ends it.
+    """CrewAI retries a model that fails; Python says what was the matter, also where a thread could not begin: of several
+    runs, some meet that.
     """
-    one = sack(grind_task=["memory"] * 9)
-    status = server.wait_for(start(server, one, "watched"))
-    assert status["state"] == "FAILED"
-    said = status["error"] + status.get("traceback", "")
-    assert "MemoryError" in said or "said nothing for 2.5 s" in said
+    ids = [start(server, sack(f"sack{n}", grind_task=["memory"] * 9)) for n in range(3)]
+    for kickoff_id in ids:
+        status = server.wait_for(kickoff_id)
+        assert status["state"] == "FAILED"
+        said = status["error"] + status.get("traceback", "")
+        assert "MemoryError" in said or "can't start new thread" in said
 
 
 def test_a_child_that_says_nothing_for_too_long_counts_as_cut(server, sack):

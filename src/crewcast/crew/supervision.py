@@ -18,6 +18,7 @@ log = logging.getLogger("crewcast.worker")
 LAST_FLUSH = 10.0  # seconds that a child may take to leave after its outcome
 AFTER_TERM = 2 * SECOND  # between SIGTERM, which a crew's own code may catch, and SIGKILL
 HOST_WENT_AWAY = 75  # the child's exit status when its channel or its host is gone (child/channel.py)
+NO_MEMORY = 71  # and when it has no memory left to say what it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,8 @@ async def how_it_ended(child: Child) -> str:
         return f"the crew's process could not be started: {child.problem}"
     if status is None or status == HOST_WENT_AWAY:
         return "the crew's process was lost"
+    if status == NO_MEMORY:
+        return "the crew's process had no memory left (MemoryError)"
     if status >= 0:
         return f"the crew's process ended by itself (exit status {status})"
     try:

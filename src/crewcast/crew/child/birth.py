@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import preload
-from .channel import ORPHANED, Channel
+from . import preload, threads
+from .channel import NO_MEMORY, ORPHANED, Channel
 from .job import perform
 
 PR_SET_PDEATHSIG = 1
@@ -46,8 +46,12 @@ def live(channel_fd: int, log_fd: int, host_pid: int) -> NoReturn:
         _settle_descriptors(channel_fd, log_fd)
         _reseed()
         preload.revive()
+        threads.begin_or_raise()
         _work(Channel(socket.socket(fileno=channel_fd)))
         status = 0
+    except MemoryError:
+        status = NO_MEMORY
+        traceback.print_exc()
     except BaseException:
         traceback.print_exc()
     finally:

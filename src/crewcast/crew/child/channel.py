@@ -5,13 +5,16 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from .wire import encode
 
-# The exit status of a child whose server went away.
+# The exit status of a child whose server went away, and of one that has no memory left to say what it does.
 ORPHANED = 75
+NO_MEMORY = 71
 CHUNK = 65536
 
 
@@ -38,6 +41,13 @@ class Lines:
         del self._buffer[: end + 1]
         message: dict[str, Any] = json.loads(line)
         return message
+
+
+def out_of_memory() -> NoReturn:
+    """End this process: what it does is worth nothing if it cannot be told. The run goes on in another one, if it may."""
+    with suppress(OSError):
+        os.write(2, b"crewcast: no memory was left (MemoryError); the process ends\n")
+    os._exit(NO_MEMORY)
 
 
 class Channel:
@@ -89,8 +99,11 @@ class Channel:
 
         Acknowledging n acknowledges everything before it: the server commits a channel's lines in order.
         """
-        with self._acknowledgement:
-            self._acknowledgement.wait_for(lambda: self._acknowledged >= number)
+        try:
+            with self._acknowledgement:
+                self._acknowledgement.wait_for(lambda: self._acknowledged >= number)
+        except MemoryError:
+            out_of_memory()
 
     def send_last(self, message: dict[str, Any]) -> None:
         """Send the outcome. What threads that the crew left behind still say is dropped."""
@@ -109,13 +122,26 @@ class Channel:
     def _write(self, message: dict[str, Any]) -> None:
         if self.closed:
             return
-        line = encode(message)
+        try:
+            line = encode(message)
+        except MemoryError:
+            out_of_memory()
         try:
             self._sock.sendall(line)
         except OSError:
             os._exit(ORPHANED)
 
     def _listen(self) -> None:
+        """Nobody would hear an acknowledgement, or that the server is gone, without this thread."""
+        try:
+            self._hear_all()
+        except MemoryError:
+            out_of_memory()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(70)
+
+    def _hear_all(self) -> None:
         while True:
             message = self._lines.next()
             if message is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from .channel import Channel
+from .channel import Channel, out_of_memory
 from .extractors import EXTRACTORS, TASK_ENDS, Extractor, Fields, Refused, result
 from .flows import MethodCall, Methods
 from .tasks import TaskBook
@@ -92,21 +92,28 @@ class Sink:
             return
         number = None
         try:
-            with self._order:
-                fields = None if self._over else self._read(extract, source, event)
-                if fields is not None:
-                    kind = fields.pop("type", event.type)
-                    if self.record is not None:
-                        fields["journal"] = self.record.beside(kind, source, fields)
-                    number = self._send(kind, fields)
+            number = self._tell(extract, source, event)
         except Refused as refused:
             self.end(refused)
             raise
+        except MemoryError:
+            out_of_memory()
         except Exception:
             sys.stderr.write("crewcast: an event of CrewAI could not be read\n")
             traceback.print_exc()
         if number is not None:
             self._channel.wait(number)
+
+    def _tell(self, extract: Extractor, source: Any, event: Any) -> int | None:
+        """The number to wait for, if there is one."""
+        with self._order:
+            fields = None if self._over else self._read(extract, source, event)
+            if fields is None:
+                return None
+            kind = fields.pop("type", event.type)
+            if self.record is not None:
+                fields["journal"] = self.record.beside(kind, source, fields)
+            return self._send(kind, fields)
 
     def _read(self, extract: Extractor, source: Any, event: Any) -> Fields | None:
         try:

@@ -216,12 +216,14 @@ class FlowJournal:
                 call.told = method_key(call) + "/task:" + known["id"] in self.entries
 
     def beside(self, kind: str, source: Any, fields: Entries) -> "Entries | None":
-        """Never raises: the line itself must go out."""
+        """Raises nothing but MemoryError: the line itself must go out."""
         try:
             with self._lock:
                 entries = self._beside(kind, source, fields)
                 self._note(entries)
                 return entries or None
+        except MemoryError:
+            raise
         except Exception:
             sys.stderr.write("crewcast: what the flow has done could not be journalled\n")
             traceback.print_exc()

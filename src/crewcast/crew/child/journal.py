@@ -266,12 +266,14 @@ class Journal(Spending):
         return crew is self.crew
 
     def beside(self, kind: str, source: Any, fields: Entries) -> Entries | None:
-        """Never raises: the line itself must go out."""
+        """Raises nothing but MemoryError: the line itself must go out."""
         try:
             if kind == "task_started" and not self.obstacles:
                 return self._planned()
             if kind == "task_completed" and id(source) in self.id_of and not self.obstacles:
                 return self._finished(source, fields)
+        except MemoryError:
+            raise
         except Exception:
             sys.stderr.write("crewcast: a task could not be journalled\n")
             traceback.print_exc()

@@ -20,7 +20,7 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A copy of `value` made of JSON's own types. It never raises: what has no JSON form becomes its text."""
+    """A copy of `value` made of JSON's own types. It raises nothing but MemoryError: what has no JSON form becomes its text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -32,6 +32,8 @@ def plain(value: Any, depth: int = 0) -> Any:
         return text(value)
     try:
         return _plain_container(value, depth + 1)
+    except MemoryError:
+        raise
     except Exception:
         return text(value)
 
@@ -63,6 +65,8 @@ def text(value: Any) -> str:
     """`str(value)`, also of an object whose `__str__` fails."""
     try:
         return clean(str.__str__(value) if isinstance(value, str) else str(value))
+    except MemoryError:
+        raise
     except Exception:
         return "<" + type(value).__name__ + ">"
 

@@ -136,7 +136,12 @@ async def _copy(source: Source, connection: Connection, database: Database, told
         total = source.count(table)
         told("copying", table.name, 0, total)
         counted = _counted(source.rows(table, now), tally, table, total, told)
-        await connection.copy_records_to_table(table.name, records=counted, columns=table.columns)
+        try:
+            await connection.copy_records_to_table(table.name, records=counted, columns=table.columns)
+        except OverflowError as e:
+            raise StoreUnusable(
+                f"{source.file} has a number in {table.name} that PostgreSQL cannot keep: {e}"
+            ) from e
         if tally.rows != total:
             raise StoreUnusable(
                 f"{source.file} is damaged: of {total} rows in {table.name} {tally.rows} were read"

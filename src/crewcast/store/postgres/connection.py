@@ -37,6 +37,7 @@ SETTINGS = {
     "search_path": SCHEMA,
     "timezone": "UTC",
     "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "10000",
     "lock_timeout": "15000",
     "plan_cache_mode": "force_generic_plan",
@@ -301,6 +302,7 @@ class Database:
         log.debug("PostgreSQL did not answer a commit; it is asked what became of it")
         while not self._closed or self._under_way:
             try:
+                # Who asks has let go of its own connection, so there is always one to ask on.
                 async with self._pool_of().acquire() as connection:
                     status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", number)
                     if status != "in progress":

@@ -27,8 +27,8 @@ async def migrate(database: Database, migrations: Sequence[Migration] | None = N
         return await _apply_missing(database, connection, known)
     except asyncpg.InsufficientPrivilegeError as e:
         raise StoreUnusable(
-            f"PostgreSQL at {database.shown}: {told(e)}. Run `crewcast migrate` as a user who may make the schema "
-            f"{SCHEMA}, and grant its tables to this one"
+            f"PostgreSQL at {database.shown}: {told(e)}. Crewcast owns a schema {SCHEMA} with a table for each day: make "
+            "its user the owner of the database, or GRANT CREATE ON DATABASE to it"
         ) from e
     except (asyncpg.PostgresError, *AWAY) as e:
         raise StoreUnusable(f"PostgreSQL at {database.shown} cannot be migrated: {told(e)}") from e

@@ -4,11 +4,14 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
 
-from crewcast.crew.child.channel import Channel, Lines
+from crewcast.crew.child.channel import NO_MEMORY, Channel, Lines
 
 
 @pytest.fixture
@@ -100,3 +103,37 @@ def test_a_process_that_a_project_forks_says_nothing_and_holds_no_channel(ends):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(alive)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "does", "status"),
+    [
+        ("module.encode", "send({})", NO_MEMORY),
+        ("module.encode", "send_last({})", NO_MEMORY),
+        ("module.Lines.next", "listen()", NO_MEMORY),
+        ("threading.Condition.wait_for", "wait(channel.send_numbered({}))", NO_MEMORY),
+        # What the server says is not understood.
+        ("module.json.loads", "listen()", 70),
+    ],
+)
+def test_a_process_that_cannot_tell_or_hear_ends(breaks, does, status):
+    """With anything else it would wait for ever, or go on and tell half."""
+    error = "MemoryError" if status == NO_MEMORY else "ValueError"
+    story = f"""
+        import socket, threading
+        from crewcast.crew.child import channel as module
+
+        def broken(*args):
+            raise {error}
+
+        ours, theirs = socket.socketpair()
+        theirs.sendall(b"{{}}\\n")
+        channel = module.Channel(ours)
+        {breaks} = broken
+        channel.{does}
+        threading.Event().wait(30)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(story)], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, error in ended.stderr) == (status, True), ended.stderr

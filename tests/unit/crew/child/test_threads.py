@@ -1,6 +1,9 @@
 """Threads know whom they work for."""
 
 import asyncio
+import subprocess
+import sys
+import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
@@ -73,3 +76,48 @@ def test_a_loops_threads_have_what_the_coroutine_has():
 def test_an_error_of_the_work_is_the_works():
     with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
         pool.submit(lambda: 1 / 0).result()
+
+
+def test_a_thread_that_ends_before_it_begins_is_not_waited_for():
+    """As one does that finds no memory for its first call. Python prints it, so it has a process of its own."""
+    story = """
+        import threading
+        from crewcast.crew.child import threads
+
+        class Starved(threading.Thread):
+            def _bootstrap(self):
+                raise MemoryError
+
+        threads.begin_or_raise()
+        threads.inherit([])
+        for _ in range(3):
+            starved = Starved()
+            try:
+                starved.start()
+            except MemoryError as error:
+                print(error)
+            assert threading.enumerate() == [threading.main_thread()]
+            assert not starved.is_alive()
+        seen = []
+        for n in range(50):
+            thread = threading.Thread(target=seen.append, args=(n,))
+            thread.start()
+            thread.join()
+            assert "_bootstrap" not in vars(thread)
+        timer = threading.Timer(0.3, seen.append, [50])
+        timer.start()
+        timer.join()
+        assert seen == list(range(51))
+        try:
+            timer.start()
+        except RuntimeError as error:
+            print(error)
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(story)], capture_output=True, text=True, timeout=60
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines() == [
+        *["a thread found no memory to begin with"] * 3,
+        "threads can only be started once",
+    ]

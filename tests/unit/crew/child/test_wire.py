@@ -149,6 +149,16 @@ def test_objects_that_cannot_be_printed_have_a_name():
     assert plain({"mute": Mute()}) == {"mute": "<Mute>"}
 
 
+def test_what_there_is_no_memory_for_is_not_taken_for_what_cannot_be_printed():
+    class Large:
+        def __str__(self):
+            raise MemoryError
+
+    for say in (text, plain, as_text, lambda value: encode({"large": [value]})):
+        with pytest.raises(MemoryError):
+            say(Large())
+
+
 def test_clean_text_is_a_plain_str():
     class Shout(str):
         __slots__ = ()
