@@ -294,7 +294,8 @@ class AtCommit:
 
 def at_commit(store: PostgresStore, happens: Callable[[Any], Awaitable[None]]) -> list[str]:
     """Once, of the next transaction; what happened."""
-    commit, seen = store.database.commit, []
+    commit = store.database.commit
+    seen: list[str] = []
 
     async def watched(real: Any, work: Any) -> Any:
         if seen:
@@ -302,7 +303,7 @@ def at_commit(store: PostgresStore, happens: Callable[[Any], Awaitable[None]]) -
         seen.append("seen")
         return await commit(AtCommit(real, happens), work)
 
-    store.database.commit = watched  # type: ignore[method-assign]
+    store.database.commit = watched  # type: ignore[method-assign, assignment]
     return seen
 
 
