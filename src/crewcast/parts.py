@@ -280,6 +280,7 @@ class DeliveryPart:
             policy=wiring.retry_policy(settings),
             limits=wiring.dispatch_limits(settings),
             open_auth=wiring.Seals(ground.master).opened,
+            shared=ground.shared,
         )
 
 

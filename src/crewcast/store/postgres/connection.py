@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
-from typing import Any, Self, TypeVar
+from itertools import count
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -154,7 +156,11 @@ def _changed(status: str) -> int:
     return int(word) if word.isdigit() else 0
 
 
-class _Pooled(asyncpg.Connection):  # type: ignore[misc]
+class _Connection(asyncpg.Connection):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mark = secrets.token_hex(8)  # by which its last commit is known
+
     def get_reset_query(self) -> str:
         """None: nothing here changes a session, and it would be a round trip at each return to the pool."""
         return ""
@@ -171,6 +177,7 @@ class Database:
         self._closed = False
         self._under_way = 0
         self._idle = asyncio.Event()
+        self._commits = count(1)
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -181,7 +188,7 @@ class Database:
                 url,
                 min_size=0,  # else the pool keeps trying to have one, and logs a traceback each time
                 max_size=MOST_CONNECTIONS,
-                connection_class=_Pooled,
+                connection_class=_Connection,
                 server_settings=SETTINGS,
                 timeout=CONNECT_WITHIN,
                 command_timeout=ANSWER_WITHIN,
@@ -220,6 +227,7 @@ class Database:
         """A connection outside the pool, for one who keeps it. Raises one of AWAY."""
         return await asyncpg.connect(
             self._url,
+            connection_class=_Connection,
             server_settings=SETTINGS | {"application_name": name},
             timeout=CONNECT_WITHIN,
             command_timeout=answer_within,
@@ -275,8 +283,11 @@ class Database:
         try:
             await connection.execute("BEGIN")
             begun = True
-            result = await work(PostgresSession(connection))
-            number = await connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text")
+            db = PostgresSession(connection)
+            result = await work(db)
+            made = _Commit(connection.mark, next(self._commits))
+            row = await db.first("note_commit", made._asdict())
+            number = None if row is None else row[0]
         except BaseException as e:
             if begun and not isinstance(e, AWAY) and not connection.is_closed():
                 await connection.execute("ROLLBACK")
@@ -290,26 +301,28 @@ class Database:
             raise
         except (asyncpg.PostgresError, *AWAY):
             pid = _drop(connection)
-            if number is None or not await self._was_committed(number, pid):
+            if number is None or not await self._was_committed(made, number, pid):
                 raise
         self.trouble.answered(wrote=number is not None)
         return result
 
-    async def _was_committed(self, number: str, pid: int | None) -> bool:
+    async def _was_committed(self, made: "_Commit", number: str, pid: int | None) -> bool:
         """Whether a transaction was committed whose COMMIT was not answered. As long as nobody can tell, it is asked
         again: to guess would lose an event or tell it twice.
+
+        `number` is PostgreSQL's own. It tells whether the transaction goes on, and nothing else: after a crash the
+        numbers of what was lost are given to others, and theirs are committed.
         """
         log.debug("PostgreSQL did not answer a commit; it is asked what became of it")
         while not self._closed or self._under_way:
             try:
                 # Who asks has let go of its own connection, so there is always one to ask on.
                 async with self._pool_of().acquire() as connection:
-                    status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", number)
-                    if status != "in progress":
-                        return bool(status == "committed")
+                    db = PostgresSession(connection)
+                    if not await _goes_on(db, number):
+                        row = await db.first("last_commit", {"mark": made.mark})
+                        return row is not None and row[0] == made.serial
                     await connection.execute("SELECT pg_terminate_backend($1)", pid)
-            except asyncpg.InvalidParameterValueError:
-                return False  # a standby that took over never heard of it
             except (asyncpg.PostgresError, *AWAY) as e:
                 self.error(e)
             await asyncio.sleep(ASK_AGAIN)
@@ -334,6 +347,21 @@ class Database:
                 f"PostgreSQL at {self.shown} does not answer: {said}. Nothing was written; it is tried again."
             )
         return StoreError(f"PostgreSQL at {self.shown} refused: {said}. Nothing was written.")
+
+
+class _Commit(NamedTuple):
+    """A transaction as the database knows it once it is committed: the last of a connection."""
+
+    mark: str
+    serial: int
+
+
+async def _goes_on(db: PostgresSession, number: str) -> bool:
+    try:
+        row = await db.first("transaction_status", {"number": number})
+    except asyncpg.InvalidParameterValueError:
+        return False  # it was lost in a crash, or a standby that took over never heard of it
+    return row is not None and row[0] == "in progress"
 
 
 def is_away(error: BaseException) -> bool:

@@ -106,12 +106,13 @@ class Hints:
         room = MOST_BYTES
         for hint, about in tuple(self._unsaid):
             text = f"{hint.value}:{about}"
-            room -= 6 * len(text) if not text.isascii() else len(text) + 3
-            if room < 0 and said:
+            size = 6 * len(text) if not text.isascii() else len(text) + 3
+            if room < size <= MOST_BYTES:
                 break
             del self._unsaid[hint, about]
-            if room >= 0:
+            if size <= room:  # else no payload has room for it
                 said.append(text)
+                room -= size
         return said
 
     # --- from others ------------------------------------------------------------------------

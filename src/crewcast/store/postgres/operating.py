@@ -137,6 +137,7 @@ class Operating:
         async def beat(db: PostgresSession) -> None:
             await nodes.beat(db, Beat(node, crews, forget_before))
             await db.write("forget_leases", {"before": forget_before})
+            await db.write("forget_commits", {"before": forget_before})
 
         await self.database.transaction(beat)
 

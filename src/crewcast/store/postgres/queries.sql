@@ -515,8 +515,8 @@ INSERT INTO lease (token, until_time) VALUES (:token, :until)
 ON CONFLICT (token) DO UPDATE SET until_time = greatest(lease.until_time, excluded.until_time)
 
 -- name: renew_lanes
--- One row, however many lanes.
-UPDATE lease SET until_time = :until WHERE token = :token
+-- One row, however many lanes. It never gets shorter either, in whatever order it comes with a claim.
+UPDATE lease SET until_time = greatest(until_time, :until) WHERE token = :token
 
 -- name: settle
 -- The lanes of a cycle that are still held, as they are after their last outcome. A lane that stays held changes no
@@ -972,3 +972,26 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND app
 -- name: notify
 -- Many hints in one.
 SELECT pg_notify(:channel, :hints)
+
+-- --- commits --------------------------------------------------------------------------------
+
+-- name: note_commit
+-- Part of every transaction that has written something: whoever is not answered finds it, or not. PostgreSQL's own
+-- number of the transaction.
+INSERT INTO last_commit (mark, serial, at)
+SELECT :mark::text, :serial::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+WHERE pg_current_xact_id_if_assigned() IS NOT NULL
+ON CONFLICT (mark) DO UPDATE SET serial = excluded.serial, at = excluded.at
+RETURNING pg_current_xact_id()::text
+
+-- name: transaction_status
+-- Whether it goes on: its connection may be gone, and its server process not yet.
+SELECT pg_xact_status(:number::text::xid8)
+
+-- name: last_commit
+-- Of a connection.
+SELECT serial FROM last_commit WHERE mark = :mark
+
+-- name: forget_commits
+-- Of connections that are gone.
+DELETE FROM last_commit WHERE at < :before

@@ -271,6 +271,13 @@ CREATE TABLE high_water (
     value bigint NOT NULL
 );
 
+-- What each connection committed last, for commits that were not answered.
+CREATE TABLE last_commit (
+    mark   text   COLLATE "C" PRIMARY KEY,
+    serial bigint NOT NULL,
+    at     bigint NOT NULL
+) WITH (fillfactor = 10);
+
 -- Vacuumed early: small and busy, their dead rows cost more than the work.
 ALTER TABLE lane SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE run SET (autovacuum_vacuum_scale_factor = 0.05);
