@@ -6,7 +6,7 @@ import pytest
 
 # Folders, in which the files come in any order; all the others take seconds together. Or the last long file would run
 # alone at the end.
-LONG = ("crash", "server", "crewai", "documents", "sender")
+LONG = ("cluster", "crash", "server", "crewai", "documents", "sender")
 
 
 @pytest.hookimpl(trylast=True)  # pytest-randomly has shuffled them

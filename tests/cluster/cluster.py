@@ -193,7 +193,8 @@ class Cluster:
             node.go_on()
             if node.process.poll() is not None:
                 # A node that does not find its database does not start; once it is up, it waits for it.
-                assert not node.was_up, f"{name} ended by itself:\n{node.text}"
+                by_itself = node.was_up and node.process.returncode not in (0, -signal.SIGKILL)
+                assert not by_itself, f"{name} ended by itself:\n{node.text}"
                 self.again(name)
         for node in self.nodes.values():
             node.wait_until_listening()

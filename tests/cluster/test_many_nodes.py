@@ -137,7 +137,7 @@ def test_a_clock_that_is_wrong_by_minutes_changes_nothing(cluster):
 def test_a_kickoff_waits_for_a_worker_that_has_its_crew(cluster):
     assert cluster.nodes["work-3"].terminate() == 0
     run, other = cluster.kickoff("late"), cluster.kickoff("forge")
-    wait_until(lambda: "waits_for" in cluster.status(run))
+    wait_until(lambda: all("waits_for" in api.status(run) for api in cluster.of("api")))
     assert cluster.status(run)["waits_for"] == "a worker that takes runs of late: none is there"
     cluster.check([other])
     assert cluster.status(run)["state"] == "PENDING"

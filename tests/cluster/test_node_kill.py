@@ -21,22 +21,28 @@ from tests.cluster.forge import TASKS, Model, forge
 SOAK = float(os.environ.get("CREWCAST_SOAK_SECONDS", "0"))
 SETTLED_WITHIN = 90.0
 CALLERS = 2
+ASKS = "strike_task"  # a person, in `desk`
 
 
 class Storm:
-    """What happens to a cluster while `CALLERS` ask it for runs. Whoever was killed is started anew at once."""
+    """What happens to a cluster while `CALLERS` ask it for runs, and somebody approves what runs of `desk` ask.
+
+    Whoever was killed is started anew at once.
+    """
 
     def __init__(self, cluster: Cluster, dice: random.Random) -> None:
         self.cluster = cluster
         self.dice = dice
         self.done: Counter[str] = Counter()
         self.runs: dict[str, str] = {}  # by their orders
+        self.asking: list[str] = []  # those that nobody has decided
         self._back: list[tuple[float, Node]] = []
 
     def rage(self, blows: int) -> None:
         """So many, and each kind at least once if there are as many."""
         over = threading.Event()
-        callers = [threading.Thread(target=self._call, args=[over]) for _ in range(CALLERS)]
+        callers = [threading.Thread(target=self._call, args=[over], daemon=True) for _ in range(CALLERS)]
+        callers.append(threading.Thread(target=self._approve, args=[over], daemon=True))
         for caller in callers:
             caller.start()
         try:
@@ -51,10 +57,9 @@ class Storm:
             self._wait(LEASE + 2)
         finally:
             over.set()
+            self.cluster.heal()
             for caller in callers:
                 caller.join()
-            for _, node in self._back:
-                node.go_on()
 
     def _kinds(self) -> list[tuple[str, Callable[[], None]]]:
         restart = self.cluster.postgres.restart
@@ -93,10 +98,22 @@ class Storm:
     def _call(self, over: threading.Event) -> None:
         dice = random.Random(self.dice.random())
         while not over.wait(dice.uniform(0.8, 1.6)):
-            order = self.cluster.order(heat_task=["weigh"])
-            self.runs[order] = run = self.cluster.kickoff(order=order)
+            order, crew = self.cluster.order(heat_task=["weigh"]), dice.choice(["forge", "forge", "desk"])
+            self.runs[order] = run = self.cluster.kickoff(crew, order=order)
+            if crew == "desk":
+                self.asking.append(run)
             if dice.random() < 0.3:
-                assert self.cluster.kickoff(order=order) == run
+                assert self.cluster.kickoff(crew, order=order) == run
+
+    def _approve(self, over: threading.Event) -> None:
+        """Until there are no more to come and each is decided. Who gets no answer says it again."""
+        while not over.wait(0.2) or self.asking:
+            for run in [*self.asking]:
+                if self.cluster.status(run)["state"] == "PAUSED":
+                    body = {"execution_id": run, "task_id": ASKS, "human_feedback": "", "is_approve": True}
+                    answer = self.cluster.ask("POST", "/resume", body)
+                    assert answer.status == 200, answer.body
+                    self.asking.remove(run)
 
 
 def check(cluster: Cluster, storm: Storm) -> str:
@@ -115,6 +132,8 @@ def check(cluster: Cluster, storm: Storm) -> str:
         calls = cluster.model.of(order)
         finished = [event for event in log if event["type"] == "task.completed"]
         assert [event["payload"]["task_id"] for event in finished] == TASKS
+        reviews = Counter(event["type"] for event in log if event["channel"] == "human_input")
+        assert all(number == 1 for number in reviews.values()), "a person was asked twice"
         for event in finished:
             committed = datetime.fromisoformat(event["at"]).timestamp()
             # Who was suspended on the way to its call makes it when it goes on: that one, and no more.
@@ -139,20 +158,19 @@ def test_no_kill_no_stop_and_no_restart_of_the_database_loses_or_doubles_anythin
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    project = forge(tmp_path)
+    crews = [forge(tmp_path), forge(tmp_path, "desk", FORGE_ASKS=ASKS)]
     with surroundings(tmp_path, Model(pace=lambda: random.uniform(0.1, 0.9))) as cluster:
-        for number in (1, 2, 3):
-            cluster.start(f"work-{number}", "worker", project)
-        for number in (1, 2):
-            cluster.start(f"api-{number}", "api")
-            cluster.start(f"out-{number}", "dispatcher")
+        for number, wrong_by in enumerate((0, 90, -300), 1):
+            cluster.start(f"work-{number}", "worker", *crews, wrong_by=wrong_by)
+        for number, wrong_by in enumerate((0, -120), 1):
+            cluster.start(f"api-{number}", "api", wrong_by=wrong_by)
+            cluster.start(f"out-{number}", "dispatcher", wrong_by=-wrong_by)
         cluster.heal()
         until, rounds = time.monotonic() + SOAK, 0
         while not rounds or time.monotonic() < until:
             storm = Storm(cluster, dice)
             cluster.subscriber.refuses, cluster.subscriber.hangs = 0.05, 0.02
             storm.rage(8)
-            cluster.heal()
             print(check(cluster, storm))
             cluster.forget()
             rounds += 1

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
 from functools import partial
 
@@ -12,6 +11,7 @@ from crewcast.core.errors import StoreError
 from crewcast.core.lane import Lane
 from crewcast.core.origin import HealthPolicy
 from crewcast.dispatch.lanes import POLL_EVERY, Authentication, LaneWork, Shared
+from crewcast.dispatch.leases import Leases
 from crewcast.dispatch.limits import DispatchLimits
 from crewcast.dispatch.origins import Origins, Signer
 from crewcast.dispatch.transport import Transport
@@ -34,7 +34,8 @@ class Dispatcher:
     """One per node. `run()` until cancelled; `stop()` first, so that what is in flight ends and is recorded.
 
     `signatures` gives an origin's signer, asked once while the origin has work. `open_auth` gives the headers
-    that are sealed in a lane; what it raises as CrewcastError is the outcome of the attempt.
+    that are sealed in a lane; what it raises as CrewcastError is the outcome of the attempt. `shared`: other
+    dispatchers may take lanes whose lease has lapsed.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Dispatcher:
         limits: DispatchLimits = DispatchLimits(),  # noqa: B008
         health: HealthPolicy = HealthPolicy(),  # noqa: B008
         open_auth: Authentication = _no_authentication,
+        shared: bool = False,
     ) -> None:
         self._store = store
         self._clock = clock
         self._lanes = limits.lanes
         self._lease = limits.lease
+        self._leases = Leases(clock, limits.lease, shared=shared)
         self._wake = asyncio.Event()
         self._stopped = asyncio.Event()
         self._active: dict[tuple[str, int], LaneWork] = {}
@@ -68,7 +71,7 @@ class Dispatcher:
             limits.crew_wait,
             open_auth,
             self._nudge_siblings,
-            secrets.token_hex(16),
+            self._leases,
         )
         store.listen(self._on_hint)
 
@@ -87,7 +90,7 @@ class Dispatcher:
                     log.log(level(e), "lanes cannot be claimed: %s", e)
                     # It may have been a claim whose answer was lost. Nobody knows its lanes, so their lease must
                     # not be prolonged: those that are known are soon held by another token.
-                    self._shared.lease_token = secrets.token_hex(16)
+                    self._leases.change()
                 await self._clock.wait(self._wake, pause)
                 self._wake.clear()
             if not self._active:
@@ -145,12 +148,31 @@ class Dispatcher:
         while True:
             await self._clock.wait(never, pause)
             pause = self._lease // 4
+            self._give_up_lapsed()
             try:
-                for token in {work.lane.lease_token for work in self._active.values()}:
-                    await self._store.renew_lanes(token or "", self._clock.now() + self._lease)
+                for token in self._tokens():
+                    until = self._leases.next_end()
+                    await self._store.renew_lanes(token, until)
+                    self._leases.prolonged(token, until)
             except StoreError as e:
                 log.log(level(e), "lane leases cannot be renewed: %s", e)
                 pause = min(pause, POLL_EVERY)
+
+    def _tokens(self) -> set[str]:
+        """Those by which lanes are held, as far as that is known. One that has lapsed is not prolonged: nobody would
+        work on what it holds.
+        """
+        tokens = {work.lane.lease_token or "" for work in self._active.values()}
+        self._leases.keep(tokens)
+        return {token for token in tokens if not self._leases.lapsed(token)}
+
+    def _give_up_lapsed(self) -> None:
+        """Of lanes that may be another's by now none rests here, and none is claimed with their token."""
+        if self._leases.lapsed(self._leases.token):
+            self._leases.change()
+        for work in self._active.values():
+            if self._leases.lapsed(work.lane.lease_token):
+                work.dismiss()
 
     async def _dismiss(self) -> None:
         """Sends idle lanes home: one timer for all, since a lane waits after most of its events."""
@@ -183,10 +205,14 @@ class Dispatcher:
         free = self._make_room()
         if free <= 0:
             return POLL_EVERY
+        if self._leases.lapsed(self._leases.token):
+            self._give_up_lapsed()
         origins, now = self._origins, self._clock.now()
         busy, share = origins.busy(now), origins.share
-        token = self._shared.lease_token
+        token, until = self._leases.token, now + self._lease
         lanes = await self._store.claim_lanes(free, token, now, self._lease, busy, share)
+        if lanes:
+            self._leases.prolonged(token, until)
         for lane in lanes:
             self._begin(group, lane)
         if len(lanes) == free:

@@ -18,6 +18,7 @@ from crewcast.core.event import Channel, Event
 from crewcast.core.lane import Attempt, Lane, Verdict, settle, split
 from crewcast.core.origin import Breaker, held_until
 from crewcast.core.outcome import Outcome
+from crewcast.dispatch.leases import Leases
 from crewcast.dispatch.origins import Origin
 from crewcast.dispatch.transport import Transport
 from crewcast.store.protocol import Settlement, Store, level
@@ -44,9 +45,7 @@ class End(Enum):
 
 @dataclass(slots=True)
 class Shared:
-    """What all lanes of a dispatcher share. `resting` has those that wait for work, the longest first; `lease_token`
-    is what lanes are claimed with from now on.
-    """
+    """What all lanes of a dispatcher share. `resting` has those that wait for work, the longest first."""
 
     store: Store
     transport: Transport
@@ -56,7 +55,7 @@ class Shared:
     crew_wait: int
     open_auth: Authentication
     nudge_siblings: Callable[["LaneWork"], None]
-    lease_token: str
+    leases: Leases
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     resting: dict["LaneWork", int] = field(default_factory=dict)
 
@@ -218,7 +217,7 @@ class LaneWork:
         if not origin.take():
             await origin.wait()
         try:
-            if stop.is_set():
+            if stop.is_set() or self._shared.leases.lapsed(self.lane.lease_token):
                 return None
             at = self._clock.now()
             if origin.ailing and (until := origin.ask(self._key, at)) is not None:
@@ -298,7 +297,7 @@ class LaneWork:
         """
         if head.channel is Channel.CREW or (after.fixed and after.cursor >= after.tail):
             return True
-        if after.lease_token != self._shared.lease_token and not self._in_flight:
+        if after.lease_token != self._shared.leases.token and not self._in_flight:
             return True
         return self.origin.passed_over and not self.heard and not self._ahead and not self._in_flight
 

@@ -515,8 +515,8 @@ INSERT INTO lease (token, until_time) VALUES (:token, :until)
 ON CONFLICT (token) DO UPDATE SET until_time = greatest(lease.until_time, excluded.until_time)
 
 -- name: renew_lanes
--- One row, however many lanes.
-UPDATE lease SET until_time = :until WHERE token = :token
+-- One row, however many lanes. It never gets shorter either, in whatever order it comes with a claim.
+UPDATE lease SET until_time = greatest(until_time, :until) WHERE token = :token
 
 -- name: settle
 -- The lanes of a cycle that are still held, as they are after their last outcome. A lane that stays held changes no
