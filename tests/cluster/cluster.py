@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -144,6 +145,11 @@ class Subscriber(Receiver):
         with self._changed:
             for kept in (self.requests, self.statuses, self.late):
                 kept.clear()
+
+    def repeated(self, since: int = 0) -> list[str]:
+        """The events that were accepted more than once, of the requests after so many."""
+        accepted = Counter(one.event_id for one, status in self.answered[since:] if status < 300)
+        return [event for event, times in accepted.items() if times > 1]
 
     @property
     def answered(self) -> list[tuple[Request, int]]:
