@@ -28,7 +28,7 @@ LEASE = 3.0
 DELIVERY_TIMEOUT = 2.0
 HANGS = 504  # what is answered then comes too late
 PASS_ON = ("--lease", f"{LEASE:g}", "--stop-grace", "0", "--delivery-timeout", f"{DELIVERY_TIMEOUT:g}")
-UP_WITHIN = 60.0
+UP_WITHIN = 90.0
 WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
 NO_ANSWER = (OSError, HTTPException)  # of a node that is gone, is stopped, or was killed while it answered
 

@@ -17,6 +17,8 @@ from tests.cluster.forge import TASKS, forge
 from tests.support.mill import wait_until
 from tests.support.server import ENDED
 
+pytestmark = pytest.mark.timeout(240)  # the first one waits for seven processes to start
+
 POLL = 1.0  # seconds after which a worker finds what no hint told it
 MOST_WRONG = (
     3.0  # seconds that a time may be off: a signature's is cut to the second, and this machine is busy
@@ -178,7 +180,6 @@ def test_a_stop_at_any_api_reaches_the_worker_by_a_hint(cluster):
     cluster.check(runs, "REVOKED")
 
 
-@pytest.mark.timeout(240)
 def test_a_rolling_restart_loses_nothing_and_does_nothing_twice(cluster):
     over, runs = threading.Event(), []
 
