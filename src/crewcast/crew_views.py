@@ -1,6 +1,7 @@
 """The crews that a node answers for: its own, and those of which workers on other nodes have told."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from crewcast.api.app import CrewView
 from crewcast.contract.crews import Described
@@ -15,14 +16,21 @@ NO_WORKER = "no worker"
 class Crews(Mapping[str, CrewView]):
     """By name: this node's own, as it serves them, then those that the directory knows."""
 
-    def __init__(self, own: Mapping[str, ServedCrew], directory: Directory | None) -> None:
-        self._own = {name: of_served(crew) for name, crew in own.items()}
+    def __init__(
+        self,
+        own: Mapping[str, ServedCrew],
+        directory: Directory | None,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`draining`: whether this node takes nothing new any more."""
         self._directory = directory
+        self._draining = draining
+        self._own = {name: of_served(crew, partial(self.has_worker, name)) for name, crew in own.items()}
 
     def __getitem__(self, name: str) -> CrewView:
         if name in self._own:
             return self._own[name]
-        return of_told(name, self._told[name], lambda: self.has_worker(name))
+        return of_told(name, self._told[name], partial(self.has_worker, name))
 
     def __iter__(self) -> Iterator[str]:
         yield from self._own
@@ -33,14 +41,16 @@ class Crews(Mapping[str, CrewView]):
 
     def has_worker(self, name: str) -> bool:
         """Whether somebody who is there takes runs of that crew."""
-        return name in self._own or (self._directory is not None and self._directory.takes(name))
+        if name in self._own and not self._draining():
+            return True
+        return self._directory is not None and self._directory.takes(name)
 
     @property
     def _told(self) -> Mapping[str, Described]:
         return {} if self._directory is None else self._directory.crews
 
 
-def of_served(crew: ServedCrew) -> CrewView:
+def of_served(crew: ServedCrew, has_worker: Callable[[], bool]) -> CrewView:
     async def inputs() -> CrewInputs:
         await crew.refresh()
         try:
@@ -52,6 +62,8 @@ def of_served(crew: ServedCrew) -> CrewView:
         return None if crew.known is None else _inputs(crew.known)
 
     def state() -> str:
+        if not has_worker():
+            return NO_WORKER
         if crew.loading:
             return "loading"
         return "ready" if crew.known is not None else "not loadable"

@@ -101,7 +101,8 @@ class Parts:
         )
         if self.crew_part is not None:
             self.crew_part.loaded = self._registry.changed
-        self.context = None if token is None else self._context(token, Crews(crews, self._directory))
+        served = Crews(crews, self._directory, lambda: self._draining)
+        self.context = None if token is None else self._context(token, served)
         self.tasks: list[asyncio.Task[None]] = []
 
     def _context(self, token: str, crews: Crews) -> Context:

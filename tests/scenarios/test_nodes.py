@@ -184,6 +184,37 @@ def test_a_kickoff_for_a_crew_whose_workers_are_gone_waits_and_the_status_says_s
     asyncio.run(story())
 
 
+def test_the_only_worker_takes_nothing_new_while_it_stops_and_its_own_api_says_so(tmp_path):
+    async def story():
+        async with world(tmp_path) as w:
+            parts = await w.node("api", "worker", projects=(MILL,), max_runs=1)
+            client = Client(parts)
+
+            async def ready() -> bool:
+                w.clock.advance(SECOND // 10)
+                return (await client.crews())["mill"]["state"] == "ready"
+
+            await w.until(ready, 60)
+            sack = Sack(tmp_path / "sack", clean_task=["wait"])
+            ids = [(await client.kickoff(sack.inputs)).json()["kickoff_id"] for _ in range(2)]
+            await w.until(lambda: asyncio.sleep(0, sack.calls))
+            assert "waits_for" not in await client.status(ids[1])
+            draining = asyncio.create_task(parts.drain(asyncio.Event()))
+            await w.next_look()
+            assert (await client.crews())["mill"]["state"] == "no worker"
+            status = await client.status(ids[1])
+            assert status["waits_for"] == "a worker that takes runs of mill: none is there"
+            assert "waits_for" not in await client.status(ids[0])
+            await w.worker("bar", mill=TEA)
+            await w.next_look()
+            assert (await client.crews())["mill"]["state"] == "ready"
+            assert "waits_for" not in await client.status(ids[1])
+            sack.go()
+            await draining
+
+    asyncio.run(story())
+
+
 def test_a_crew_that_nobody_has_told_of_for_a_day_is_unknown(tmp_path):
     async def story():
         async with world(tmp_path) as w:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -16,9 +17,11 @@ from msgspec.structs import replace
 from crewcast.core.errors import StoreError, StoreUnusable
 from crewcast.core.event import Channel, Event
 from crewcast.core.run import Run
+from crewcast.store.moving import move
 from crewcast.store.postgres import PostgresStore, connection
 from crewcast.store.postgres.connection import Database, load_queries
 from crewcast.store.protocol import Hint
+from tests.contract.store.moving_world import fill, told
 from tests.contract.store.world import (
     ALL,
     DAY,
@@ -194,6 +197,38 @@ async def test_while_it_is_away_every_verb_says_so_and_then_works_by_itself(
     assert [one.seq for one in await back(verbs["events"])] == [1, 2]
     assert await back(verbs["claim_runs"]) == []  # the one that was refused was not made
     await store.close()
+
+
+async def test_a_store_closes_also_while_it_is_away(server: Postgres, own_url: str):
+    store = await PostgresStore.open(own_url)
+    run = await running(store, ALL)
+    await asyncio.to_thread(server.stop, signal.SIGQUIT)
+    with pytest.raises(StoreError):
+        await next_append(store, run)
+    await asyncio.wait_for(store.close(), 15)
+    await asyncio.to_thread(server.start)
+    again = await PostgresStore.open(own_url)
+    assert await again.events(run.id) == []
+    await again.close()
+
+
+@RESTARTS
+async def test_after_a_restart_hints_travel_again(server: Postgres, own_url: str, how: int):
+    here, other = [await PostgresStore.open(own_url) for _ in range(2)]
+    await asyncio.to_thread(server.restart, how)
+    there = Heard(other)
+
+    async def heard() -> bool:
+        here.hints.tell([(Hint.EVENTS, "a run")])
+        await asyncio.sleep(0.05)
+        return (Hint.EVENTS, "a run") in there.hints
+
+    for _ in range(200):
+        if await heard():
+            break
+    assert (Hint.EVENTS, "a run") in there.hints
+    await here.close()
+    await other.close()
 
 
 async def keep_writing(store: PostgresStore, run: Run, token: str, stop: asyncio.Event) -> list[bytes]:
@@ -430,6 +465,43 @@ async def test_after_a_crash_another_s_number_is_not_taken_for_one_s_own(server:
     assert taken > 0
     assert await back(lambda: next_append(store, run))
     await store.close()
+
+
+# --- a backup -------------------------------------------------------------------------------
+
+
+async def test_a_dump_that_is_restored_has_everything_and_work_goes_on(
+    server: Postgres, own_url: str, tmp_path: Path
+):
+    world = await fill(tmp_path / "data")
+    await move(tmp_path / "data", own_url, lambda *_: None)
+    dump, copy = tmp_path / "copy.dump", own_url + "_copy"
+    tools = [str(server._bin / name) for name in ("pg_dump", "pg_restore")]
+    node = await PostgresStore.open(own_url)  # also while nodes are at work
+    done = subprocess.run([tools[0], "--format", "custom", own_url], capture_output=True, check=True)
+    dump.write_bytes(done.stdout)
+    admin = await asyncpg.connect(server.url())
+    await admin.execute(f"CREATE DATABASE {copy.rpartition('/')[2]}")
+    restored = subprocess.run([tools[1], "-d", copy, str(dump)], capture_output=True, text=True)
+    assert (restored.returncode, restored.stderr) == (0, "")
+    store = await PostgresStore.open(copy)
+    before, after = await told(node, world), await told(store, world)
+    assert after == before
+    last = max([number for run_id in world for number, _ in await node.attempts(run_id)])
+    mine = next(
+        one
+        for one in await store.claim_lanes(99, DISPATCHER, NOW + 9 * DAY, LEASE)
+        if one.run_id == world.at_work
+    )
+    assert await store.settle(settlement(mine, event((await store.running_runs())[0], 2)))
+    assert (await store.attempts(world.at_work))[-1][0] == last + 1
+    for one in await store.lapsed_runs(await store.time(), 9):
+        assert await store.adopt(one, WORKER, NOW + LEASE)
+        assert await store.append(replace(one, seq=one.seq + 1), [event(one, one.seq + 1)], WORKER)
+    await node.close()
+    await store.close()
+    await admin.execute(f"DROP DATABASE {copy.rpartition('/')[2]} WITH (FORCE)")
+    await admin.close()
 
 
 # --- many nodes -----------------------------------------------------------------------------
