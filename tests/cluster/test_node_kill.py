@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
@@ -66,6 +67,7 @@ class Storm:
         return [
             *((f"kill {role}", partial(self._kill, role)) for role in ("api", "worker", "dispatcher")),
             *((f"stop {role}", partial(self._stop, role)) for role in ("api", "worker", "dispatcher")),
+            ("kill crew", self._kill_crew),
             ("restart of PostgreSQL", partial(restart, signal.SIGINT)),
             ("crash of PostgreSQL", partial(restart, signal.SIGQUIT)),
         ]
@@ -74,6 +76,11 @@ class Storm:
         node = self._victim(role)
         node.kill()
         self.cluster.again(node.name)
+
+    def _kill_crew(self) -> None:
+        for pid in self._victim("worker").crews_at_work:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _stop(self, role: str) -> None:
         """Past its lease, all of it or, of a worker, its own process alone."""
@@ -144,8 +151,7 @@ def check(cluster: Cluster, storm: Storm) -> str:
             )
             assert all(number == 1 for number in later.values()), (kickoff_id, event, calls)
         again += max(event["run_attempt"] for event in log) > 1
-    got = Counter(one.event_id for one, status in cluster.subscriber.answered if status < 300)
-    repeated = sum(times > 1 for times in got.values())
+    repeated = len(cluster.subscriber.repeated())
     blows = ", ".join(f"{times} x {name}" for name, times in sorted(storm.done.items()))
     return (
         f"{blows}: {len(runs)} runs, {again} of them in more than one try, {sum(map(len, logs))} events, 0 lost, "
@@ -170,7 +176,7 @@ def test_no_kill_no_stop_and_no_restart_of_the_database_loses_or_doubles_anythin
         while not rounds or time.monotonic() < until:
             storm = Storm(cluster, dice)
             cluster.subscriber.refuses, cluster.subscriber.hangs = 0.05, 0.02
-            storm.rage(8)
+            storm.rage(9)
             print(check(cluster, storm))
             cluster.forget()
             rounds += 1
