@@ -31,6 +31,7 @@ from crewcast.dispatch.dispatcher import DispatchLimits
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.limits import SenderLimits
 from crewcast.dispatch.response import EXCERPT
+from crewcast.store.postgres.connection import OLDEST as OLDEST_POSTGRES
 from crewcast.store.sqlite.connection import OLDEST_SQLITE
 from crewcast.webhooks import dedupe
 from tests.docs.pages import DOCS, FENCE, PAGES, PYPROJECT, REPOSITORY, SOURCE, blocks, prose, section, table
@@ -288,6 +289,7 @@ FACTS = [
     ("webhooks.md", f"you did not read the request for {LIMITS.write:g} s"),
     ("operating.md", f"{DISPATCH.per_origin} requests at once per origin, {DISPATCH.lanes} lanes"),
     ("operating.md", f"SQLite {OLDEST_SQLITE[0]}.{OLDEST_SQLITE[1]} or newer"),
+    ("operating.md", f"PostgreSQL {OLDEST_POSTGRES // 10000} or newer"),
     (
         "projects.md",
         f"`crewai{PYPROJECT['project']['optional-dependencies']['crewai'][0].removeprefix('crewai')}`",
