@@ -161,7 +161,14 @@ async def test_a_move_that_is_stopped_by_hand_leaves_nothing(folder: Path, datab
         "--to",
         database_url,
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A worker of pytest-xdist ignores it, and what it starts would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     watching = await asyncpg.connect(database_url)
     copies = "SELECT 1 FROM pg_stat_progress_copy WHERE relid = 'crewcast.event'::regclass AND tuples_processed > 1000"
     while not await watching.fetch(copies):
