@@ -1,6 +1,6 @@
 """Appends to the log: of many runs at once, one statement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from crewcast.core.run import Run, RunState
@@ -33,10 +33,12 @@ def fits(together: dict[object, Append], value: Append) -> bool:
     return True
 
 
-async def append(db: PostgresSession, known: KnownKeys, values: Sequence[Append]) -> list[bool]:
+async def append(
+    db: PostgresSession, known: KnownKeys, claimable: Callable[[], None], values: Sequence[Append]
+) -> list[bool]:
     """Which of the appends were written. The last state of each run is, guarded by what the log was before the first.
 
-    Raises Unheld if one of several of a run may be what was in the way: each is then to be repeated alone.
+    `claimable` is called if lanes that nobody holds have work by it. Raises Unheld if one of several of a run may be what was in the way: each is then to be repeated alone.
     """
     latest: dict[str, tuple[Run, int, str]] = {}
     for run, events, token, *_ in values:
@@ -55,7 +57,8 @@ async def append(db: PostgresSession, known: KnownKeys, values: Sequence[Append]
         if (key := keys[value.run.id]) in held
         for event in value.events
     ]
-    await _log(db, logged, seen_of)
+    if await _log(db, logged, seen_of):
+        claimable()
     results = [keys[value.run.id] in held for value in values]
     beside = [
         value
@@ -88,15 +91,20 @@ async def log(db: PostgresSession, run: Run, events: Sequence[Any], before: int)
     await _log(db, [_event_row(key, event) for event in events], {key: before})
 
 
-async def _log(db: PostgresSession, logged: Sequence[Values], seen_of: Mapping[int, int]) -> None:
-    """New rows of the log, and work for the lanes that hear of them; of each run `seen_of` has what was before."""
+async def _log(db: PostgresSession, logged: Sequence[Values], seen_of: Mapping[int, int]) -> bool:
+    """New rows of the log, and work for the lanes that hear of them; of each run `seen_of` has what was before.
+
+    Whether some of these can be claimed now.
+    """
     if not logged:
-        return
+        return False
     await db.copy("event", EVENT_COLUMNS, logged)
     work = sorted(work_of(logged))
-    closed = {run for (run,) in await db.records("append_work", work)}
+    told = await db.records("append_work", work)
+    closed = {run for run, has_closed in told if has_closed}
     if closed:
         await db.write_rows("append_dead", [(key, seen_of[key]) for key in sorted(closed)])
+    return len(told) > len(closed)
 
 
 def _run_row(key: int, run: Run, seen: int, token: str) -> Values:

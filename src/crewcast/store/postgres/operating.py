@@ -34,6 +34,7 @@ class Operating:
     hints: Hints
     _partitions: Partitions
     _let_go: Callable[[str], None]
+    _stale: Callable[[], None]
     _all: Callable[..., Coroutine[Any, Any, Sequence[Values]]]
     _rule: Callable[..., Coroutine[Any, Any, Any]]
 
@@ -64,6 +65,7 @@ class Operating:
 
         made = await self.database.transaction(redeliver)
         if made:
+            self._stale()
             self.hints.tell([(Hint.EVENTS, run_id)])
         return made
 
@@ -74,6 +76,7 @@ class Operating:
 
     async def reset_origin(self, origin: str, now: int, limit: int = 1000) -> int:
         count = await self.database.transaction(lambda db: origins.reset(db, Reset(origin, now, limit)))
+        self._stale()
         self.hints.tell([(Hint.ORIGIN, origin)])
         return count
 
@@ -132,6 +135,7 @@ class Operating:
 
     async def void_leases(self, now: int) -> None:
         await self.database.transaction(lambda db: db.write("void_leases", {"now": now}))
+        self._stale()
 
     async def beat(self, node: Node, crews: Mapping[str, bytes], forget_before: int) -> None:
         async def beat(db: PostgresSession) -> None:

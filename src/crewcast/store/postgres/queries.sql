@@ -183,7 +183,8 @@ WHERE run.key = v.key AND run.seq = v.seen AND v.token IS NOT NULL AND run.lease
 RETURNING run.key
 
 -- name: append_work
--- The lanes that hear of new events, in one order. Those that are closed are told: what comes to them is a dead letter.
+-- The lanes that hear of new events, in one order. Told are those that are closed, since what comes to them is a dead
+-- letter, and those that nobody holds, since they can be claimed.
 WITH moved AS (
     UPDATE lane
     SET tail = work.tail, total = lane.total + work.count,
@@ -201,9 +202,9 @@ WITH moved AS (
         ORDER BY lane.run, lane.number
     ) AS work
     WHERE lane.run = work.run AND lane.number = work.number
-    RETURNING lane.run, lane.closed
+    RETURNING lane.run, lane.closed, lane.lease_token
 )
-SELECT run FROM moved WHERE closed IS NOT NULL
+SELECT run, closed IS NOT NULL FROM moved WHERE closed IS NOT NULL OR lease_token IS NULL
 
 -- name: is_running
 -- One row if it is.

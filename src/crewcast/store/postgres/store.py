@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
+from crewcast.core.backoff import SECOND
 from crewcast.core.event import Event
 from crewcast.core.lane import Lane
 from crewcast.core.review import Review
@@ -19,7 +20,7 @@ from crewcast.store.postgres.hints import Hints
 from crewcast.store.postgres.keys import KnownKeys
 from crewcast.store.postgres.operating import Operating
 from crewcast.store.postgres.partitions import Partitions, day_of
-from crewcast.store.postgres.reader import LaneReader
+from crewcast.store.postgres.reader import LARGEST, LaneReader
 from crewcast.store.postgres.schema import migrate
 from crewcast.store.postgres.settlements import GiveBack, Outcome
 from crewcast.store.postgres.waiting import Waiting
@@ -42,7 +43,10 @@ from crewcast.store.verbs import queue
 from crewcast.store.verbs.append import Append
 from crewcast.store.verbs.claims import LOOK, due_lanes
 
-CLAIM_PACE = 0.01  # seconds between two looks for lanes that find nothing
+# Every append wakes the dispatcher, and has mostly moved lanes that it holds: without news it looks for lanes again
+# after so many microseconds, and however much news there is, not sooner than after so many seconds.
+LOOK_AGAIN = SECOND // 4
+CLAIM_PACE = 0.01
 
 
 class PostgresStore(Waiting, Operating, Reading):
@@ -52,7 +56,10 @@ class PostgresStore(Waiting, Operating, Reading):
         self.database = database
         self.hints = Hints(database, self._foreign)
         self._known = KnownKeys()
-        self._looked: tuple[float, int | None] | None = None  # when nothing was due, and what will be next
+        # When nothing was due, for whom and at which moment of theirs, and what will be next; whether lanes that nobody
+        # holds have moved since.
+        self._looked: tuple[float, str, int, int | None] | None = None
+        self._moved = self._moves = False
         self._partitions = Partitions(database)
         self._lane_reader = LaneReader(database)
         # The newest events of runs that this node has worked on from their beginning, and nobody else.
@@ -61,7 +68,7 @@ class PostgresStore(Waiting, Operating, Reading):
         self.appends: Writer[Append, bool] = Writer(
             database,
             "appends",
-            lambda db, values: appends.append(db, self._known, values),
+            lambda db, values: appends.append(db, self._known, self._moving, values),
             appends.fits,
             self._appended,
             gather=0.001,
@@ -71,8 +78,8 @@ class PostgresStore(Waiting, Operating, Reading):
             "settlements",
             lambda db, values: settlements.write(db, self._known, values),
             settlements.fits,
-            lambda _values, _results: None,
-            gather=0.008,  # they are seldom waited for
+            self._settled,
+            gather=0.015,  # they are seldom waited for
         )
 
     @classmethod
@@ -105,13 +112,32 @@ class PostgresStore(Waiting, Operating, Reading):
         """Another node has changed something."""
         if hint is Hint.EVENTS:
             self._let_go(about)
+        else:
+            self._stale()
+
+    def _moving(self) -> None:
+        """An append that is not committed yet gives work to lanes that nobody holds."""
+        self._moves = True
+
+    def _stale(self) -> None:
+        """What is due may be something else than was seen."""
+        self._moved = True
+
+    def _settled(self, values: Sequence[Outcome], _results: Sequence[bool]) -> None:
+        if not self._moved:
+            self._moved = any(
+                isinstance(value, GiveBack) or value.release or value.split is not None for value in values
+            )
 
     def _let_go(self, run_id: str) -> None:
-        """From now on the run's events are read from the database."""
+        """From now on the run's events are read from the database: somebody else may add to them."""
+        self._stale()
         self._ours.discard(run_id)
         self._tail.forget(run_id)
 
     def _appended(self, values: Sequence[Append], results: Sequence[bool]) -> None:
+        if self._moves:
+            self._moved, self._moves = True, False
         hints = []
         for value, written in zip(values, results, strict=True):
             run = value.run
@@ -227,12 +253,16 @@ class PostgresStore(Waiting, Operating, Reading):
         per_origin: int | None = None,
     ) -> list[Lane]:
         if self._looked is not None:
-            # Every append wakes the dispatcher, and has mostly moved lanes that it holds.
-            await asyncio.sleep(max(0.0, self._looked[0] + CLAIM_PACE - time.monotonic()))
-        self._looked = None
+            looked_at, holder, moment, due = self._looked
+            age = time.monotonic() - looked_at
+            known_until = min(moment + LOOK_AGAIN, due or LARGEST)
+            if not self._moved and holder == lease_token and age * SECOND < LOOK_AGAIN and now < known_until:
+                return []
+            await asyncio.sleep(max(0.0, CLAIM_PACE - age))
+        self._looked, self._moved = None, False
         ((due, lapsed),) = await self._all("look", now=now, token=lease_token)
         if not lapsed and (due is None or due > now):
-            self._looked = time.monotonic(), due
+            self._looked = time.monotonic(), lease_token, now, due
             return []
         until = now + lease
         found: dict[tuple[str, int], int] = {}
@@ -284,8 +314,8 @@ class PostgresStore(Waiting, Operating, Reading):
             await given_back
 
     async def next_due(self, busy: Sequence[str] = ()) -> int | None:
-        if not busy and self._looked is not None and time.monotonic() < self._looked[0] + CLAIM_PACE:
-            return self._looked[1]
+        if not busy and self._looked is not None and not self._moved:
+            return self._looked[3]
         if busy:
             ((due,),) = await self._all("next_due_elsewhere", look=LOOK, busy=_json(busy))
         else:
