@@ -410,12 +410,13 @@ CROSS JOIN LATERAL (
 ORDER BY v.place, found.seq
 
 -- name: look
--- When the next unleased lane is due, and whether leases of others have lapsed: most claims find nothing, and this is
--- all that they cost.
+-- When the next unleased lane is due, whether leases of others have lapsed that hold work, and when the next one would:
+-- most claims find nothing, and this is all that they cost.
 SELECT (SELECT min(due_at) FROM lane WHERE due_at IS NOT NULL AND lease_token IS NULL AND closed IS NULL),
        EXISTS (SELECT 1 FROM lease JOIN lane ON lane.lease_token = lease.token
                WHERE lease.until_time <= :now AND lease.token <> :token
-                 AND lane.closed IS NULL AND lane.cursor < lane.tail AND lane.due_at <= :now)
+                 AND lane.closed IS NULL AND lane.cursor < lane.tail AND lane.due_at <= :now),
+       (SELECT min(until_time) FROM lease WHERE token <> :token AND until_time > :now)
 
 -- name: due_lanes
 -- Longest due first. The index holds lanes that wait for a dispatcher only.

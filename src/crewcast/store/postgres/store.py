@@ -56,7 +56,7 @@ class PostgresStore(Waiting, Operating, Reading):
         self.database = database
         self.hints = Hints(database, self._foreign)
         self._known = KnownKeys()
-        # When nothing was due, for whom and at which moment of theirs, and what will be next; whether lanes that nobody
+        # When nothing was due, for whom and until when by their time, and what will be next; whether lanes that nobody
         # holds have moved since.
         self._looked: tuple[float, str, int, int | None] | None = None
         self._moved = self._moves = False
@@ -253,16 +253,16 @@ class PostgresStore(Waiting, Operating, Reading):
         per_origin: int | None = None,
     ) -> list[Lane]:
         if self._looked is not None:
-            looked_at, holder, moment, due = self._looked
+            looked_at, holder, known_until, _ = self._looked
             age = time.monotonic() - looked_at
-            known_until = min(moment + LOOK_AGAIN, due or LARGEST)
             if not self._moved and holder == lease_token and age * SECOND < LOOK_AGAIN and now < known_until:
                 return []
             await asyncio.sleep(max(0.0, CLAIM_PACE - age))
         self._looked, self._moved = None, False
-        ((due, lapsed),) = await self._all("look", now=now, token=lease_token)
+        ((due, lapsed, lapses),) = await self._all("look", now=now, token=lease_token)
         if not lapsed and (due is None or due > now):
-            self._looked = time.monotonic(), lease_token, now, due
+            known_until = min(now + LOOK_AGAIN, due or LARGEST, lapses or LARGEST)
+            self._looked = time.monotonic(), lease_token, known_until, due
             return []
         until = now + lease
         found: dict[tuple[str, int], int] = {}
