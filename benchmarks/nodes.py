@@ -39,6 +39,7 @@ BACKLOG_LANES, BACKLOG_EVENTS = 256, 200
 DISPATCHERS = (1, 2, 4)
 STORED = int(os.environ.get("CREWCAST_BENCH_STORED", "10000000"))
 STORED_OF_A_RUN = 100
+STORED_FROM = 1 << 30  # their serials, out of the way of new runs
 LEASE = 60.0
 SHORT_LEASE = 2.0
 TAKEOVERS = 5
@@ -179,25 +180,25 @@ def more_dispatchers() -> None:
 
 # --- much that is stored --------------------------------------------------------------------
 
-FILL_RUNS = """
+FILL_RUNS = f"""
 INSERT INTO run (key, id, crew, state, created_at, finished_at, attempt, seq, completed_tasks)
 SELECT ($1::bigint << $3) | n, 'stored-' || $1::bigint || '-' || n, 'stored', 'completed', $1 * $4, $1 * $4 + 1, 1, $5, 1
-FROM generate_series(1, $2::int) AS n
+FROM generate_series({STORED_FROM} + 1, {STORED_FROM} + $2::int) AS n
 """
-FILL_LANES = """
+FILL_LANES = f"""
 INSERT INTO lane (run, number, url, origin, channels, cursor, tail, settled, tries, total)
 SELECT ($1::bigint << $3) | n, 1, 'https://stored.example/hook', 'https://stored.example', 31, $4, $4, $4, 0, $4
-FROM generate_series(1, $2::int) AS n
+FROM generate_series({STORED_FROM} + 1, {STORED_FROM} + $2::int) AS n
 """
-FILL_EVENTS = """
+FILL_EVENTS = f"""
 INSERT INTO event (run, seq, channel, type, at, run_attempt, body)
 SELECT ($1::bigint << $3) | n, seq, 2, 'step', $4, 1, 'some kind of body of a step, not too long'
-FROM generate_series(1, $2::int) AS n, generate_series(1, $5::int) AS seq
+FROM generate_series({STORED_FROM} + 1, {STORED_FROM} + $2::int) AS n, generate_series(1, $5::int) AS seq
 """
-FILL_ATTEMPTS = """
+FILL_ATTEMPTS = f"""
 INSERT INTO attempt (run, lane, seq, number, at, verdict, kind, status, duration)
 SELECT ($1::bigint << $3) | n, 1, seq, 1, $4, 'accepted', 'ok', 200, 1000
-FROM generate_series(1, $2::int) AS n, generate_series(1, $5::int) AS seq
+FROM generate_series({STORED_FROM} + 1, {STORED_FROM} + $2::int) AS n, generate_series(1, $5::int) AS seq
 """
 
 
