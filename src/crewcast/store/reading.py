@@ -1,6 +1,7 @@
 """The verbs that only read: one for both engines, over their named queries."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from crewcast.core.event import Channel, Event
@@ -14,6 +15,7 @@ from crewcast.store import rows
 from crewcast.store.nodes import PublishedCrew
 from crewcast.store.protocol import KEYS_KEPT_FOR, Created, DeadLane, DeadLetter, IdempotencyKey, OriginRow
 from crewcast.store.session import Values
+from crewcast.store.verbs.claims import LOOK
 from crewcast.store.verbs.nodes import node_from
 
 LAST_TEXT = "\U0010ffff"  # no origin sorts after it
@@ -22,9 +24,8 @@ LAST_TEXT = "\U0010ffff"  # no origin sorts after it
 class Reading:
     """The promises are told in `store.protocol`, `store.reviews` and `store.nodes`."""
 
-    async def _all(self, query: str, **params: Any) -> Sequence[Values]:
-        """The rows of a named query: a snapshot of everything that was committed before it began."""
-        raise NotImplementedError
+    # The rows of a named query: a snapshot of everything that was committed before it began.
+    _all: Callable[..., Coroutine[Any, Any, Sequence[Values]]]
 
     # --- runs -----------------------------------------------------------------------------------
 
@@ -32,8 +33,7 @@ class Reading:
         found = await self._all("remembered_key", token=key.token, key=key.key, since=now - KEYS_KEPT_FOR)
         if not found:
             return None
-        run_id, fingerprint = found[0]
-        return Created(run_id, replayed=True, conflict=fingerprint != key.fingerprint)
+        return rows.created_from(found[0], key)
 
     async def run(self, run_id: str) -> Run | None:
         found = await self._all("run", id=run_id)
@@ -74,6 +74,13 @@ class Reading:
         which = {"id": lane.run_id, "number": lane.number, "origin": lane.origin}
         ((count,),) = await self._all("pending_beside", **which)
         return int(count)
+
+    async def next_due(self, busy: Sequence[str] = ()) -> int | None:
+        if busy:
+            ((due,),) = await self._all("next_due_elsewhere", look=LOOK, busy=json.dumps(list(busy)))
+        else:
+            ((due,),) = await self._all("next_due")
+        return None if due is None else int(due)
 
     # --- redelivery -----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from crewcast.core.origin import Breaker, Health
 from crewcast.core.outcome import Outcome
 from crewcast.core.review import Choice, Default, How, Review, ReviewState
 from crewcast.core.run import Run, RunState
-from crewcast.store.protocol import DeadLetter
+from crewcast.store.protocol import Created, DeadLetter, IdempotencyKey
 from crewcast.store.session import Values
 
 # Plain strings: sqlite3 takes ten times as long for a subclass of str.
@@ -47,6 +47,24 @@ def run_columns(run: Run) -> dict[str, Any]:
         "worked": run.worked,
         "claimed_at": run.claimed_at,
     }
+
+
+def kickoff_columns(run: int, made: Run) -> dict[str, Any]:
+    return {
+        "run": run,
+        "inputs": made.inputs,
+        "meta": made.meta,
+        "options": made.options,
+        "token": made.token,
+        "max_attempts": made.max_attempts,
+        "timeout": made.timeout,
+    }
+
+
+def created_from(row: Values, key: IdempotencyKey) -> Created:
+    """What a key started before."""
+    run_id, fingerprint = row
+    return Created(run_id, replayed=True, conflict=fingerprint != key.fingerprint)
 
 
 def review_from(row: Values) -> Review:

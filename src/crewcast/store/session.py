@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
 Values = tuple[Any, ...]
+LARGEST = (1 << 63) - 1  # of any number here
 _NAME = re.compile(r"^-- name: (\w+)\n((?:--.*\n)+)", re.MULTILINE)
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import asyncpg
 
+from crewcast.store.hints import Hinted, Listeners
 from crewcast.store.postgres.connection import AWAY, Connection, Database, PostgresSession
 from crewcast.store.protocol import Hint, HintListener
 
@@ -32,10 +33,10 @@ class Hints:
         """`foreign` hears first of what other nodes have committed."""
         self._database = database
         self._foreign = foreign
-        self._listeners: list[HintListener] = []
+        self._listeners = Listeners()
         self._alone = False
         self._sender = secrets.token_hex(4)
-        self._unsaid: dict[tuple[Hint, str], None] = {}
+        self._unsaid: dict[Hinted, None] = {}
         self._some = asyncio.Event()
         self._all_said = asyncio.Event()
         self._tasks = [
@@ -45,12 +46,11 @@ class Hints:
         self.heard = asyncio.Event()  # it listens
 
     def listen(self, listener: HintListener) -> Callable[[], None]:
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._listeners.listen(listener)
 
-    def tell(self, hints: Iterable[tuple[Hint, str]]) -> None:
+    def tell(self, hints: Iterable[Hinted]) -> None:
         for hint, about in dict.fromkeys(hints):
-            self._call(hint, about)
+            self._listeners.call(hint, about)
             if not self._alone:
                 self._unsaid[hint, about] = None
         if self._unsaid:
@@ -65,14 +65,6 @@ class Hints:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _call(self, hint: Hint, about: str) -> None:
-        for listener in tuple(self._listeners):
-            try:
-                listener(hint, about)
-            except Exception:
-                # The writes are committed whatever a listener does.
-                log.exception("a listener failed at %s of %s", hint, about)
 
     # --- to others --------------------------------------------------------------------------
 
@@ -154,6 +146,6 @@ class Hints:
             for word, about in hints:
                 hint = Hint(word)
                 self._foreign(hint, about)
-                self._call(hint, about)
+                self._listeners.call(hint, about)
         except (ValueError, AttributeError) as e:
             log.warning("a hint of another node cannot be read (%s): is it of another version?", e)

@@ -13,7 +13,7 @@ from crewcast.store.postgres.keys import LockingKeys
 from crewcast.store.postgres.partitions import Partitions
 from crewcast.store.postgres.sweep import sweep
 from crewcast.store.protocol import Hint, Removal
-from crewcast.store.session import Values
+from crewcast.store.session import LARGEST, Values
 from crewcast.store.verbs import nodes, origins, replays, retention, secrets
 from crewcast.store.verbs.nodes import Beat
 from crewcast.store.verbs.origins import Reset
@@ -22,9 +22,6 @@ from crewcast.store.verbs.retention import Expire
 from crewcast.store.verbs.secrets import Bind, Rotate
 
 R = TypeVar("R")
-
-LARGEST = (1 << 63) - 1
-LAST_TEXT = "\U0010ffff"  # no origin sorts after it
 
 
 class Operating:

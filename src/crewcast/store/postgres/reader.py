@@ -10,9 +10,8 @@ from crewcast.core.event import Event
 from crewcast.core.lane import Lane
 from crewcast.store import rows
 from crewcast.store.postgres.connection import Database, PostgresSession
-from crewcast.store.session import Values
+from crewcast.store.session import LARGEST, Values
 
-LARGEST = (1 << 63) - 1
 MOST_LANES = 128  # read by one statement
 
 

@@ -1,7 +1,6 @@
 """The verbs of `protocol.Store` over one PostgreSQL database."""
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -14,13 +13,14 @@ from crewcast.core.lane import Lane
 from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
 from crewcast.store import rows
+from crewcast.store.hints import Hinted, moved
 from crewcast.store.postgres import appends, settlements
 from crewcast.store.postgres.connection import Database, PostgresSession
 from crewcast.store.postgres.hints import Hints
 from crewcast.store.postgres.keys import KnownKeys
 from crewcast.store.postgres.operating import Operating
 from crewcast.store.postgres.partitions import Partitions, day_of
-from crewcast.store.postgres.reader import LARGEST, LaneReader
+from crewcast.store.postgres.reader import LaneReader
 from crewcast.store.postgres.schema import migrate
 from crewcast.store.postgres.settlements import GiveBack, Outcome
 from crewcast.store.postgres.waiting import Waiting
@@ -36,12 +36,12 @@ from crewcast.store.protocol import (
     Settlement,
 )
 from crewcast.store.reading import Reading
-from crewcast.store.session import Values
+from crewcast.store.session import LARGEST, Values
 from crewcast.store.tail import Tail
 from crewcast.store.verbs import journal as journals
 from crewcast.store.verbs import queue
 from crewcast.store.verbs.append import Append
-from crewcast.store.verbs.claims import LOOK, due_lanes
+from crewcast.store.verbs.claims import due_lanes
 
 # Every append wakes the dispatcher, and has mostly moved lanes that it holds: without news it looks for lanes again
 # after so many microseconds, and however much news there is, not sooner than after so many seconds.
@@ -138,7 +138,7 @@ class PostgresStore(Waiting, Operating, Reading):
     def _appended(self, values: Sequence[Append], results: Sequence[bool]) -> None:
         if self._moves:
             self._moved, self._moves = True, False
-        hints = []
+        hints: list[Hinted] = []
         for value, written in zip(values, results, strict=True):
             run = value.run
             if not written:
@@ -150,9 +150,7 @@ class PostgresStore(Waiting, Operating, Reading):
                     self._ours.discard(run.id)
                     if not run.state.ended:  # others may go on with it
                         self._tail.forget(run.id)
-            hints.append((Hint.EVENTS, run.id))
-            if run.state is RunState.QUEUED:
-                hints.append((Hint.QUEUED, run.id))
+            hints += moved(run)
         self.hints.tell(hints)
 
     # --- runs -------------------------------------------------------------------------------
@@ -174,16 +172,7 @@ class PostgresStore(Waiting, Operating, Reading):
             row = await db.first("create_run", {**rows.run_columns(run), "day": day})
             assert row is not None
             number = row[0]
-            kickoff = {
-                "run": number,
-                "inputs": run.inputs,
-                "meta": run.meta,
-                "options": run.options,
-                "token": run.token,
-                "max_attempts": run.max_attempts,
-                "timeout": run.timeout,
-            }
-            await db.write("create_kickoff", kickoff)
+            await db.write("create_kickoff", rows.kickoff_columns(number, run))
             await db.write_rows("create_lanes", [rows.lane_row(number, lane) for lane in lanes])
             await journals.write(db, [(number, journal)])
             return Created(run.id)
@@ -316,11 +305,7 @@ class PostgresStore(Waiting, Operating, Reading):
     async def next_due(self, busy: Sequence[str] = ()) -> int | None:
         if not busy and self._looked is not None and not self._moved:
             return self._looked[3]
-        if busy:
-            ((due,),) = await self._all("next_due_elsewhere", look=LOOK, busy=_json(busy))
-        else:
-            ((due,),) = await self._all("next_due")
-        return None if due is None else int(due)
+        return await super().next_due(busy)
 
 
 async def _remember(db: PostgresSession, key: IdempotencyKey, run_id: str, now: int) -> Created | None:
@@ -339,10 +324,4 @@ async def _remember(db: PostgresSession, key: IdempotencyKey, run_id: str, now: 
 async def _remembered(db: PostgresSession, key: IdempotencyKey, now: int) -> Created | None:
     wanted = {"token": key.token, "key": key.key, "since": now - KEYS_KEPT_FOR}
     found = await db.first("remembered_key", wanted)
-    if found is None:
-        return None
-    return Created(found[0], replayed=True, conflict=found[1] != key.fingerprint)
-
-
-def _json(texts: Sequence[str]) -> str:
-    return json.dumps(list(texts))
+    return None if found is None else rows.created_from(found, key)

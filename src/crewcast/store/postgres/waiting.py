@@ -7,6 +7,7 @@ from crewcast.core.event import Event
 from crewcast.core.lane import Lane
 from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
+from crewcast.store.hints import moved
 from crewcast.store.postgres import appends
 from crewcast.store.postgres.connection import Database, PostgresSession
 from crewcast.store.postgres.hints import Hints
@@ -45,12 +46,8 @@ class Waiting:
 
         written = await self.database.transaction(work)
         if written:
-            run_id = value.after.id
-            self._let_go(run_id)
-            hints = [(Hint.EVENTS, run_id)]
-            if value.after.state is RunState.QUEUED:
-                hints.append((Hint.QUEUED, run_id))
-            self.hints.tell(hints)
+            self._let_go(value.after.id)
+            self.hints.tell(moved(value.after))
         return written
 
     async def decide(

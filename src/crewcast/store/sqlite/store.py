@@ -1,8 +1,6 @@
 """The verbs of `protocol.Store` over one SQLite file."""
 
 import asyncio
-import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +12,7 @@ from crewcast.core.origin import Health
 from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
 from crewcast.store import rows
+from crewcast.store.hints import Hinted, Listeners, moved
 from crewcast.store.protocol import (
     NO_ENTRIES,
     NO_LIMITS,
@@ -25,7 +24,7 @@ from crewcast.store.protocol import (
     Settlement,
 )
 from crewcast.store.reading import Reading
-from crewcast.store.session import Values
+from crewcast.store.session import LARGEST, Values
 from crewcast.store.sqlite.committer import Committer, Write, end_process
 from crewcast.store.sqlite.connection import (
     FILE,
@@ -49,18 +48,12 @@ from crewcast.store.sqlite.writes import (
 )
 from crewcast.store.tail import Tail
 from crewcast.store.verbs.append import Append
-from crewcast.store.verbs.claims import LOOK
 from crewcast.store.verbs.origins import Reset
 from crewcast.store.verbs.queue import Claim
 from crewcast.store.verbs.replays import Redeliver
 from crewcast.store.verbs.retention import Expire
 from crewcast.store.verbs.reviews import Conclude, Decide, Remind
 from crewcast.store.verbs.secrets import Bind, Rotate
-
-log = logging.getLogger("crewcast.store")
-
-LAST_TEXT = "\U0010ffff"  # no origin sorts after it
-LARGEST = (1 << 63) - 1
 
 
 class SQLiteStore(Waiting, Sharing, Reading):
@@ -74,7 +67,7 @@ class SQLiteStore(Waiting, Sharing, Reading):
         # Runs whose subscriptions changed since this process began: a lane that was claimed before does not say
         # so. Those that are known to have changed earlier do.
         self._changed: set[str] = set()
-        self._listeners: list[HintListener] = []
+        self._listeners = Listeners()
         self._closing = False
         self.committer = Committer(
             writes.connection,
@@ -111,30 +104,23 @@ class SQLiteStore(Waiting, Sharing, Reading):
     # --- hints ------------------------------------------------------------------------------
 
     def listen(self, listener: HintListener) -> Callable[[], None]:
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._listeners.listen(listener)
 
     def _committed(self, writes: list[Write]) -> None:
         """In the loop, before the callers hear of it: whoever is told of a commit can read it."""
-        hints: dict[tuple[Hint, str], None] = {}
+        hints: dict[Hinted, None] = {}
         for write in writes:
             if write.error is None:
                 hints.update((hint, None) for hint in self._hints(write))
         for hint, about in hints:
-            for listener in tuple(self._listeners):
-                try:
-                    listener(hint, about)
-                except Exception:
-                    # The callers' writes are committed whatever a listener does.
-                    log.exception("a listener failed at %s of %s", hint, about)
+            self._listeners.call(hint, about)
 
-    def _hints(self, write: Write) -> list[tuple[Hint, str]]:
+    def _hints(self, write: Write) -> list[Hinted]:
         verb, result, writes = write.verb, write.result, self._writes
         if verb is writes.append and result:
             run: Run = write.value.run
             self._tail.add(run.id, write.value.events)
-            moved = (Hint.EVENTS, run.id)
-            return [moved, (Hint.QUEUED, run.id)] if run.state is RunState.QUEUED else [moved]
+            return moved(run)
         if verb in (writes.decide, writes.remind, writes.conclude):
             return self._moved(write.value) if result else []
         if verb is writes.create_run and not result.replayed:
@@ -147,7 +133,7 @@ class SQLiteStore(Waiting, Sharing, Reading):
             return [(Hint.ORIGIN, write.value.origin)]
         return self._seldom_hints(write)
 
-    def _seldom_hints(self, write: Write) -> list[tuple[Hint, str]]:
+    def _seldom_hints(self, write: Write) -> list[Hinted]:
         verb, result, writes = write.verb, write.result, self._writes
         if verb is writes.request_stop and result is not None and result.state is RunState.RUNNING:
             return [(Hint.STOP, result.id)]
@@ -163,13 +149,12 @@ class SQLiteStore(Waiting, Sharing, Reading):
             self._changed.discard(run_id)
         return [(Hint.EVENTS, run_id) for run_id in hidden]
 
-    def _moved(self, value: Decide | Remind | Conclude) -> list[tuple[Hint, str]]:
+    def _moved(self, value: Decide | Remind | Conclude) -> list[Hinted]:
         run_id = value.after.id
         if isinstance(value, Decide) and value.subscriptions is not None:
             self._changed.add(run_id)
         self._tail.add(run_id, value.events)
-        moved = [(Hint.EVENTS, run_id)]
-        return [*moved, (Hint.QUEUED, run_id)] if value.after.state is RunState.QUEUED else moved
+        return moved(value.after)
 
     # --- runs -------------------------------------------------------------------------------
 
@@ -257,14 +242,6 @@ class SQLiteStore(Waiting, Sharing, Reading):
 
     async def park_lanes(self, lanes: Sequence[Lane], due_at: int) -> None:
         await self.committer.put(self._writes.park_lanes, Park(lanes, due_at))
-
-    async def next_due(self, busy: Sequence[str] = ()) -> int | None:
-        if busy:
-            elsewhere = {"look": LOOK, "busy": json.dumps(list(busy))}
-            ((due,),) = await self._reader.all("next_due_elsewhere", elsewhere)
-        else:
-            ((due,),) = await self._reader.all("next_due", {})
-        return None if due is None else int(due)
 
     # --- redelivery -------------------------------------------------------------------------
 

@@ -120,7 +120,7 @@ class Writes:
             since = now - KEYS_KEPT_FOR
             earlier = self._db.first("remembered_key", {"token": key.token, "key": key.key, "since": since})
             if earlier is not None:
-                return Created(earlier[0], replayed=True, conflict=earlier[1] != key.fingerprint)
+                return rows.created_from(earlier, key)
             self._db.write("forget_keys", {"since": since})
             self._db.write(
                 "remember_key",
@@ -133,18 +133,7 @@ class Writes:
                 },
             )
         number = self._db.insert("create_run", rows.run_columns(run))
-        self._db.write(
-            "create_kickoff",
-            {
-                "run": number,
-                "inputs": run.inputs,
-                "meta": run.meta,
-                "options": run.options,
-                "token": run.token,
-                "max_attempts": run.max_attempts,
-                "timeout": run.timeout,
-            },
-        )
+        self._db.write("create_kickoff", rows.kickoff_columns(number, run))
         self._db.write_rows("create_lanes", [rows.lane_row(number, lane) for lane in lanes])
         if entries:
             finish(journal.write, self._rules, [(number, entries)])

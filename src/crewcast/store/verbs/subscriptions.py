@@ -6,9 +6,7 @@ from msgspec.structs import replace
 
 from crewcast.core.lane import Lane
 from crewcast.store import rows
-from crewcast.store.session import Session
-
-FOR_EVER = (1 << 63) - 1
+from crewcast.store.session import LARGEST, Session
 
 
 async def take_over(db: Session, run: int, seq: int, wanted: Sequence[Lane]) -> None:
@@ -36,7 +34,7 @@ async def _change(db: Session, where: dict[str, int], heard: int, hears: int, *,
     elif seq:
         await _range(db, where, 1, seq, heard)
     if hears:
-        await _range(db, where, seq + 1, FOR_EVER, hears)
+        await _range(db, where, seq + 1, LARGEST, hears)
 
 
 async def _begin(db: Session, run: int, seq: int, new: Sequence[Lane]) -> None:
@@ -58,7 +56,7 @@ async def _begin(db: Session, run: int, seq: int, new: Sequence[Lane]) -> None:
         )
         await db.write_rows("create_lanes", [rows.lane_row(run, made)])
         await mark_ranged(db, run, [replace(made, ranged=True)])
-        await _range(db, {"run": run, "lane": number}, seq + 1, FOR_EVER, int(lane.channels))
+        await _range(db, {"run": run, "lane": number}, seq + 1, LARGEST, int(lane.channels))
 
 
 async def mark_ranged(db: Session, run: int, made: Sequence[Lane]) -> None:
