@@ -13,7 +13,7 @@ from crewcast.store.postgres.keys import LockingKeys
 from crewcast.store.postgres.partitions import Partitions
 from crewcast.store.postgres.sweep import sweep
 from crewcast.store.protocol import Hint, Removal
-from crewcast.store.session import LARGEST, Values
+from crewcast.store.session import Values
 from crewcast.store.verbs import nodes, origins, replays, retention, secrets
 from crewcast.store.verbs.nodes import Beat
 from crewcast.store.verbs.origins import Reset
@@ -49,9 +49,7 @@ class Operating:
         target: tuple[str, str] | None = None,
         auth: bytes | None = None,
     ) -> list[Lane]:
-        if not 0 <= (lane or 0) <= LARGEST or not 0 <= (seq or 0) <= LARGEST:
-            return []
-        asked = Redeliver(run_id, now, lane, seq, dead_only, since if dead_only else 0, target, auth)
+        asked = Redeliver(run_id, now, lane, seq, dead_only, since, target, auth)
 
         async def redeliver(db: PostgresSession) -> list[Lane]:
             key = await LockingKeys(db).of(run_id)

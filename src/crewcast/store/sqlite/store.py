@@ -257,9 +257,7 @@ class SQLiteStore(Waiting, Sharing, Reading):
         target: tuple[str, str] | None = None,
         auth: bytes | None = None,
     ) -> list[Lane]:
-        if not 0 <= (lane or 0) <= LARGEST or not 0 <= (seq or 0) <= LARGEST:
-            return []
-        asked = Redeliver(run_id, now, lane, seq, dead_only, since if dead_only else 0, target, auth)
+        asked = Redeliver(run_id, now, lane, seq, dead_only, since, target, auth)
         return await self.committer.put(self._writes.redeliver, asked)
 
     # --- origins ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from crewcast.core.lane import Lane
 from crewcast.store import rows
-from crewcast.store.session import Session, Values
+from crewcast.store.session import LARGEST, Session, Values
 from crewcast.store.verbs import subscriptions
 
 
@@ -23,6 +23,10 @@ class Redeliver(NamedTuple):
 
 async def redeliver(db: Session, run: int, value: Redeliver, last_attempt: int) -> list[Lane]:
     """The replays that `value` asks for, written; `run` is the run's key."""
+    if not 0 <= (value.lane or 0) <= LARGEST or not 0 <= (value.seq or 0) <= LARGEST:
+        return []  # no database has such numbers, or lets itself be asked for them
+    if not value.dead_only:
+        value = value._replace(since=0)
     made: list[Lane] = []
     for row in await db.all("replayable", {"run": run, "lane": value.lane}):
         lane = await _replay(db, run, value, row)
