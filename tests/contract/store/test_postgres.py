@@ -19,7 +19,8 @@ from crewcast.core.event import Channel, Event
 from crewcast.core.run import Run
 from crewcast.store.moving import move
 from crewcast.store.postgres import PostgresStore, connection
-from crewcast.store.postgres.connection import Database, load_queries
+from crewcast.store.postgres.connection import Database
+from crewcast.store.postgres.session import load_queries
 from crewcast.store.protocol import Hint
 from tests.contract.store.moving_world import fill, told
 from tests.contract.store.world import (

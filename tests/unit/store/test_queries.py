@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import crewcast.store
-from crewcast.store.postgres.connection import load_queries as postgres_queries
+from crewcast.store.postgres.session import load_queries as postgres_queries
 from crewcast.store.sqlite.session import load_queries as sqlite_queries
 
 STORE = Path(crewcast.store.__file__).parent

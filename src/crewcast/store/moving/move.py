@@ -13,9 +13,10 @@ import msgspec
 from crewcast.core.errors import StoreUnusable
 from crewcast.store.moving.source import Source, opened
 from crewcast.store.moving.tables import TABLES, Table
-from crewcast.store.postgres.connection import AWAY, Connection, Database, PostgresSession
+from crewcast.store.postgres.connection import AWAY, Database
 from crewcast.store.postgres.partitions import make
 from crewcast.store.postgres.schema import migrate
+from crewcast.store.postgres.session import Connection, PostgresSession
 from crewcast.store.session import Values
 
 _LOCK = 4341006

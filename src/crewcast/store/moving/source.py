@@ -8,8 +8,8 @@ from typing import Any
 
 from crewcast.core.errors import StoreHeld, UsageError
 from crewcast.store.moving.tables import LAST_ATTEMPT, LAST_OF, LAST_RUN, Table
-from crewcast.store.postgres.connection import plain
 from crewcast.store.postgres.partitions import SHIFT, day_of
+from crewcast.store.postgres.session import plain
 from crewcast.store.session import Values
 from crewcast.store.sqlite.connection import FILE, connect_writer, load_migrations, migrate, open_folder
 from crewcast.store.sqlite.session import store_error

@@ -5,8 +5,8 @@ from typing import Any
 
 from crewcast.core.run import Run, RunState
 from crewcast.store import rows
-from crewcast.store.postgres.connection import PostgresSession, plain
 from crewcast.store.postgres.keys import KnownKeys
+from crewcast.store.postgres.session import PostgresSession, plain
 from crewcast.store.session import Values
 from crewcast.store.verbs import journal, reviews
 from crewcast.store.verbs.append import Append, check_dense, work_of

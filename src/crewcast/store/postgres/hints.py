@@ -10,7 +10,8 @@ from contextlib import suppress
 import asyncpg
 
 from crewcast.store.hints import Hinted, Listeners
-from crewcast.store.postgres.connection import AWAY, Connection, Database, PostgresSession
+from crewcast.store.postgres.connection import AWAY, Database
+from crewcast.store.postgres.session import Connection, PostgresSession
 from crewcast.store.protocol import Hint, HintListener
 
 log = logging.getLogger("crewcast.store")

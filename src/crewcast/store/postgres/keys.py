@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from crewcast.store.postgres.connection import PostgresSession
+from crewcast.store.postgres.session import PostgresSession
 
 MOST_KEYS = 65536  # of runs, remembered in memory
 

@@ -7,10 +7,11 @@ from crewcast.core.generation import Rotation
 from crewcast.core.lane import Lane
 from crewcast.core.node import Node
 from crewcast.core.origin import Health
-from crewcast.store.postgres.connection import Database, PostgresSession
+from crewcast.store.postgres.connection import Database
 from crewcast.store.postgres.hints import Hints
 from crewcast.store.postgres.keys import LockingKeys
 from crewcast.store.postgres.partitions import Partitions
+from crewcast.store.postgres.session import PostgresSession
 from crewcast.store.postgres.sweep import sweep
 from crewcast.store.protocol import Hint, Removal
 from crewcast.store.session import Values

@@ -3,7 +3,8 @@
 import asyncpg
 
 from crewcast.core.backoff import DAY
-from crewcast.store.postgres.connection import Database, PostgresSession
+from crewcast.store.postgres.connection import Database
+from crewcast.store.postgres.session import PostgresSession
 
 SHIFT = 40  # of the day in a run's key; beside it there is room for a trillion runs a day
 TABLES = ("event", "attempt")

@@ -1,7 +1,7 @@
 -- Every statement of the PostgreSQL store. `:name` is a parameter. `$rows(types)` is a table `v` of the values of many
 -- rows at once, with the columns column1, column2 and so on; `$records(columns)` one of rows in JSON, for statements
 -- that are in a hurry. `$heard` stands for whether a past event belongs to a
--- lane: `connection.HEARD`.
+-- lane: `session.HEARD`.
 --
 -- A guard by a lease is written `IS NOT DISTINCT FROM`, which no index serves: else a plan made when few lanes were
 -- held would look at all of them for each. `OFFSET 0` keeps what is looked up inside what it is looked up for.

@@ -9,7 +9,8 @@ from crewcast.core.errors import StoreError
 from crewcast.core.event import Event
 from crewcast.core.lane import Lane
 from crewcast.store import rows
-from crewcast.store.postgres.connection import Database, PostgresSession
+from crewcast.store.postgres.connection import Database
+from crewcast.store.postgres.session import PostgresSession
 from crewcast.store.session import LARGEST, Values
 
 MOST_LANES = 128  # read by one statement

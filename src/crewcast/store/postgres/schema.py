@@ -6,7 +6,8 @@ import asyncpg
 
 from crewcast.core.errors import StoreUnusable
 from crewcast.store.migrations import Migration, load_migrations, missing
-from crewcast.store.postgres.connection import AWAY, SCHEMA, Connection, Database, told
+from crewcast.store.postgres.connection import AWAY, Database, told
+from crewcast.store.postgres.session import SCHEMA, Connection
 
 _LOCK = 4341000
 _TABLE = "CREATE TABLE migration (number integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL)"

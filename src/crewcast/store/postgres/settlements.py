@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from crewcast.core.lane import Lane
 from crewcast.store import rows
-from crewcast.store.postgres.connection import PostgresSession, plain
 from crewcast.store.postgres.keys import KnownKeys
+from crewcast.store.postgres.session import PostgresSession, plain
 from crewcast.store.protocol import Settlement
 from crewcast.store.verbs import outcomes
 

@@ -15,13 +15,14 @@ from crewcast.core.run import Run, RunState
 from crewcast.store import rows
 from crewcast.store.hints import Hinted, moved
 from crewcast.store.postgres import appends, settlements
-from crewcast.store.postgres.connection import Database, PostgresSession
+from crewcast.store.postgres.connection import Database
 from crewcast.store.postgres.hints import Hints
 from crewcast.store.postgres.keys import KnownKeys
 from crewcast.store.postgres.operating import Operating
 from crewcast.store.postgres.partitions import Partitions, day_of
 from crewcast.store.postgres.reader import LaneReader
 from crewcast.store.postgres.schema import migrate
+from crewcast.store.postgres.session import PostgresSession
 from crewcast.store.postgres.settlements import GiveBack, Outcome
 from crewcast.store.postgres.waiting import Waiting
 from crewcast.store.postgres.writer import Writer

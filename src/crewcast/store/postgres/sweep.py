@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from crewcast.store.postgres.connection import Database, PostgresSession
+from crewcast.store.postgres.connection import Database
 from crewcast.store.postgres.partitions import Partitions
+from crewcast.store.postgres.session import PostgresSession
 
 # What nothing else names any more goes first; the run's own row goes last.
 _ROWS: Sequence[str] = (

@@ -9,9 +9,10 @@ from crewcast.core.review import Review
 from crewcast.core.run import Run, RunState
 from crewcast.store.hints import moved
 from crewcast.store.postgres import appends
-from crewcast.store.postgres.connection import Database, PostgresSession
+from crewcast.store.postgres.connection import Database
 from crewcast.store.postgres.hints import Hints
 from crewcast.store.postgres.keys import LockingKeys
+from crewcast.store.postgres.session import PostgresSession
 from crewcast.store.protocol import Hint
 from crewcast.store.session import Values
 from crewcast.store.verbs import reviews

@@ -10,16 +10,8 @@ from typing import Generic, TypeVar
 import asyncpg
 
 from crewcast.core.errors import StoreUnusable
-from crewcast.store.postgres.connection import (
-    ASK_AGAIN,
-    AWAY,
-    IN_THE_WAY,
-    TRIES,
-    Connection,
-    Database,
-    PostgresSession,
-    is_away,
-)
+from crewcast.store.postgres.connection import ASK_AGAIN, AWAY, IN_THE_WAY, TRIES, Database, is_away
+from crewcast.store.postgres.session import Connection, PostgresSession
 
 log = logging.getLogger("crewcast.store")
 
