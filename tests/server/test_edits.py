@@ -45,7 +45,7 @@ def test_an_edit_is_in_the_next_request_and_the_next_run(tmp_path):
 
         # Nobody asks: the terminal shows the error all the same, and what mends it.
         main.write_text(CREW.replace("crew = Crew(", "crew = Crew(("))
-        wait_until(lambda: "crew project cannot be loaded: SyntaxError" in server.text)
+        server.wait_until_said("crew project cannot be loaded: SyntaxError")
         assert "main.py" in server.text.split("SyntaxError")[1]
         broken = server.ask("GET", "/inputs")
         assert (broken.status, broken.json["error"]) == (500, "Project Not Loadable")

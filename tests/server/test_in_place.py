@@ -36,7 +36,7 @@ def decide(server, kickoff_id, *, approve, feedback=""):
 
 
 def test_it_says_at_start_that_it_will(server):
-    assert "holds a process while it waits for a person" in server.text
+    server.wait_until_said("holds a process while it waits for a person")
 
 
 def test_a_reject_and_an_approval_are_heard_where_it_waits(server):

@@ -123,9 +123,9 @@ def test_the_command_line_lists_and_chooses(many):
 
 
 def test_the_start_says_what_cannot_be_served(many):
-    assert "4 crews are served at" in many.text
-    assert "crew empty cannot be loaded" in many.text
-    assert "crew broken cannot be loaded" in many.text
+    many.wait_until_said("4 crews are served at")
+    many.wait_until_said("crew empty cannot be loaded")
+    many.wait_until_said("crew broken cannot be loaded")
 
 
 def test_a_default_crew_answers_the_bare_paths(tmp_path):

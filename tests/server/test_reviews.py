@@ -587,7 +587,7 @@ def test_a_deadline_without_a_default_fails_the_run_with_what_it_had_finished(se
 
 
 def test_a_child_waits_in_place_where_it_must(server, sack):
-    assert "holds a process while it waits for a person" in server.text
+    server.wait_until_said("holds a process while it waits for a person")
     one = sack()
     kickoff_id = paused(server, one, "stall")
     assert server.status(kickoff_id)["state"] == "PAUSED"

@@ -112,6 +112,13 @@ class ServerProcess:
     def text(self) -> str:
         return "".join(self.output)
 
+    def wait_until_said(self, text: str, within: float = 20) -> None:
+        """Until the output has the text. An answer can be here before a line that was written before it."""
+        until = time.monotonic() + within
+        while text not in self.text:
+            assert time.monotonic() < until, f"the server did not say {text!r}:\n{self.text}"
+            time.sleep(0.02)
+
     def ask(
         self, method: str, path: str, body: Any = None, *, timeout: float = 30, **headers: str | None
     ) -> Answer:
