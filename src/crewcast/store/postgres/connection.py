@@ -202,13 +202,13 @@ class Database:
             _drop(connection)
             raise
         except (asyncpg.PostgresError, *AWAY):
-            pid = _drop(connection)
-            if number is None or not await self._was_committed(made, number, pid):
+            _drop(connection)
+            if number is None or not await self._was_committed(made, number):
                 raise
         self.trouble.answered(wrote=number is not None)
         return result
 
-    async def _was_committed(self, made: "_Commit", number: str, pid: int | None) -> bool:
+    async def _was_committed(self, made: "_Commit", number: str) -> bool:
         """Whether a transaction was committed whose COMMIT was not answered. As long as nobody can tell, it is asked
         again: to guess would lose an event or tell it twice.
 
@@ -224,7 +224,7 @@ class Database:
                     if not await _goes_on(db, number):
                         row = await db.first("last_commit", {"mark": made.mark})
                         return row is not None and row[0] == made.serial
-                    await connection.execute("SELECT pg_terminate_backend($1)", pid)
+                    await db.all("end_transaction", {"number": number})
             except (asyncpg.PostgresError, *AWAY) as e:
                 self.error(e)
             await asyncio.sleep(ASK_AGAIN)
@@ -271,13 +271,10 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, AWAY) and not isinstance(error, ValueError)
 
 
-def _drop(connection: Connection) -> int | None:
-    """Lets go of a connection in an unknown state; the pool makes another. Its server process."""
-    if connection.is_closed():
-        return None
-    pid: int = connection.get_server_pid()
-    connection.terminate()
-    return pid
+def _drop(connection: Connection) -> None:
+    """Lets go of a connection in an unknown state; the pool makes another."""
+    if not connection.is_closed():
+        connection.terminate()
 
 
 def told(error: BaseException) -> str:

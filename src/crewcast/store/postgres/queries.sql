@@ -990,6 +990,10 @@ RETURNING pg_current_xact_id()::text
 -- Whether it goes on: its connection may be gone, and its server process not yet.
 SELECT pg_xact_status(:number::text::xid8)
 
+-- name: end_transaction
+-- Of a client that has gone: ends its session, if that is still at it.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_xid = (:number::text::xid8)::xid
+
 -- name: last_commit
 -- Of a connection.
 SELECT serial FROM last_commit WHERE mark = :mark
