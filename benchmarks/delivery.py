@@ -41,7 +41,8 @@ CONCURRENCY = 64  # requests in flight, as the dispatcher has them for one origi
 EVENTS_PER_APPEND = 4  # a step of a ReAct agent: action, tool_call, tool_result, observation
 ROUNDS = 5
 RATE = 200  # events per second for the latency
-RATE_SECONDS = 5
+RATE_SECONDS = 10
+RATE_LANES = 20
 KEYS = KeyRing(bytes(32))
 BOTH = KeyRing(bytes(32), asymmetric=True)
 EGRESS = EgressPolicy(allow_http=True, allow_loopback=True)
@@ -213,24 +214,30 @@ async def deliver(node: Node, lanes: int, events: int) -> float:
 
 
 async def emit(node: Node) -> dict[bytes, int]:
-    """When each event was handed to the store, at an even 200 events a second over 20 runs."""
-    found = await node.new_runs(20)
+    """When each event was handed to the store, at an even rate over all lanes."""
+    found = await node.new_runs(RATE_LANES)
     emitted: dict[bytes, int] = {}
     began = time.perf_counter()
     for n in range(RATE * RATE_SECONDS):
         await asyncio.sleep(max(0.0, began + n / RATE - time.perf_counter()))
-        run = found[n % 20]
+        run = found[n % RATE_LANES]
         emitted[ids.event_id(run.id, run.seq + 1).encode()] = node.clock.now()
-        found[n % 20] = await node.append(run, 1)
+        found[n % RATE_LANES] = await node.append(run, 1)
     await node.settled(found)
     return emitted
 
 
 def waits(emitted: dict[bytes, int], arrived: dict[bytes, int]) -> str:
-    """From the hands of the store's caller to the receiver's."""
-    took = sorted((arrived[name] - at) / 1000 for name, at in emitted.items())
-    p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
-    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {len(took)} events"
+    """From the hands of the store's caller to the receiver's. A lane is claimed, and mostly a connection made, for its
+    first event.
+    """
+    took = [(arrived[name] - at) / 1000 for name, at in emitted.items()]
+    first, later = sorted(took[:RATE_LANES]), sorted(took[RATE_LANES:])
+    p50, p99 = later[len(later) // 2], later[len(later) * 99 // 100]
+    return (
+        f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {len(later)} events; "
+        f"the first of a lane: p50 {first[len(first) // 2]:.2f} ms, longest {first[-1]:.2f} ms"
+    )
 
 
 async def durable(

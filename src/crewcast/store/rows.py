@@ -1,4 +1,4 @@
-"""Rows to values and back. Columns come in the order of the fields; see `queries.sql`."""
+"""Rows to values and back. Columns come in the order of the fields; see `columns.py`."""
 
 from typing import Any
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from crewcast.store.columns import COLUMNS, expand
 from crewcast.store.session import Values, parse_queries
 
 Connection = Any  # asyncpg's, from a pool or not
@@ -20,6 +21,14 @@ HEARD = """CASE WHEN lane.ranged = 0 THEN event.channel & lane.channels <> 0 ELS
     SELECT 1 FROM subscription AS heard
     WHERE heard.run = lane.run AND heard.lane = coalesce(lane.replay_of, lane.split_of, lane.number)
       AND heard.first <= event.seq AND heard.last >= event.seq AND heard.channels & event.channel <> 0) END"""
+
+# A dispatcher's lanes have one lease.
+OWN = {
+    "heard": HEARD,
+    "lane": COLUMNS["lane"].replace(
+        "lane.lease_until", "(SELECT until_time FROM lease WHERE lease.token = lane.lease_token)"
+    ),
+}
 
 _RECORDS = re.compile(r"\$records\(([^()]*)\)")
 _ROWS = re.compile(r"\$rows\(([^()]*)\)")
@@ -34,7 +43,7 @@ class Query:
     def __init__(self, text: str) -> None:
         self.names: list[str] = []
         self.columns: tuple[str, ...] = ()
-        text = _ROWS.sub(_table, text.replace("$heard", HEARD))
+        text = _ROWS.sub(_table, expand(text, OWN))
         if (records := _RECORDS.search(text)) is not None:
             self.columns = tuple(column.split()[0] for column in records[1].split(","))
             text = text.replace(records[0], f"json_to_recordset($1::json) AS v ({records[1]})")

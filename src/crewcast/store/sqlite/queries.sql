@@ -1,6 +1,7 @@
 -- Every statement of the SQLite store. `$rows` stands for the VALUES of many rows at once; rows of NULLs
 -- fill it up to a power of two, so that few statements are prepared, and must match nothing. `$heard` stands for
--- whether a past event belongs to a lane: `session.HEARD`.
+-- whether a past event belongs to a lane: `session.HEARD`; `$run`, `$event`, `$lane` and `$review` for the columns of such
+-- a value: `store/columns.py`.
 
 -- name: key_of_run
 -- The UUID of a run is looked up once per process and run. A hidden run is not found, so that no write does.
@@ -95,39 +96,27 @@ UPDATE run SET lease_token = :token, lease_until = :until
 WHERE key = :key AND state = 'running' AND lease_token = :seen
 
 -- name: run
--- One run with what its kickoff said, in the order of the fields of core.run.Run.
-SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta, kickoff.options,
-       kickoff.token, run.started_at, run.finished_at, run.attempt, run.seq, run.total_tasks,
-       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until,
-       run.continues, run.priority, run.stop, kickoff.max_attempts, kickoff.timeout, run.worked, run.claimed_at
+-- One run with what its kickoff said.
+SELECT $run
 FROM run JOIN kickoff ON kickoff.run = run.key
 WHERE run.id = :id AND run.hidden = 0
 
 -- name: run_by_key
 -- The same for a run that has just been claimed.
-SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta, kickoff.options,
-       kickoff.token, run.started_at, run.finished_at, run.attempt, run.seq, run.total_tasks,
-       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until,
-       run.continues, run.priority, run.stop, kickoff.max_attempts, kickoff.timeout, run.worked, run.claimed_at
+SELECT $run
 FROM run JOIN kickoff ON kickoff.run = run.key
 WHERE run.key = :key
 
 -- name: running_runs
 -- By the index of running runs, in the order of creation.
-SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta, kickoff.options,
-       kickoff.token, run.started_at, run.finished_at, run.attempt, run.seq, run.total_tasks,
-       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until,
-       run.continues, run.priority, run.stop, kickoff.max_attempts, kickoff.timeout, run.worked, run.claimed_at
+SELECT $run
 FROM run INDEXED BY run_running JOIN kickoff ON kickoff.run = run.key
 WHERE run.state = 'running'
 ORDER BY run.key
 
 -- name: lapsed_runs
 -- Among those that run, which are few; the longest lapsed first.
-SELECT run.id, run.crew, run.state, kickoff.inputs, run.created_at, kickoff.meta, kickoff.options,
-       kickoff.token, run.started_at, run.finished_at, run.attempt, run.seq, run.total_tasks,
-       run.completed_tasks, run.current_task, run.error, run.error_detail, run.lease_token, run.lease_until,
-       run.continues, run.priority, run.stop, kickoff.max_attempts, kickoff.timeout, run.worked, run.claimed_at
+SELECT $run
 FROM run INDEXED BY run_running JOIN kickoff ON kickoff.run = run.key
 WHERE run.state = 'running' AND run.lease_until <= :now
 ORDER BY run.lease_until, run.key LIMIT :limit
@@ -204,16 +193,14 @@ ON CONFLICT DO NOTHING
 
 -- name: events
 -- A page of the log.
-SELECT run.id, event.seq, event.channel, event.type, event.body, event.at, event.run_attempt, event.task_id,
-       event.whole
+SELECT $event
 FROM run JOIN event ON event.run = run.key
 WHERE run.id = :id AND run.hidden = 0 AND event.seq > :after AND event.channel & :channels
 ORDER BY event.seq LIMIT :limit
 
 -- name: last_event
 -- From the end of the log: a run's crew event is its last.
-SELECT run.id, event.seq, event.channel, event.type, event.body, event.at, event.run_attempt, event.task_id,
-       event.whole
+SELECT $event
 FROM run JOIN event ON event.run = run.key
 WHERE run.id = :id AND run.hidden = 0 AND event.channel & :channel
 ORDER BY event.seq DESC LIMIT 1
@@ -269,50 +256,35 @@ WHERE run = :run AND state = 'pending'
 
 -- name: review
 -- One, or the newest: of a run there are as many as it asked.
-SELECT run.id, review.number, review.task_id, review.place, review.uuid, review.agent, review.output,
-       review.asked_at, review.expires_at, review.on_expiry, review.remind_every, review.remind_at,
-       review.reminders, review.state, review.decision, review.feedback, review.pass_feedback,
-       review.decided_at, review.decided_by, review.decided_how
+SELECT $review
 FROM run CROSS JOIN review ON review.run = run.key
 WHERE run.id = :id AND run.hidden = 0 AND (:number IS NULL OR review.number = :number)
 ORDER BY review.number DESC LIMIT 1
 
 -- name: pending_reviews
 -- By the index of what waits.
-SELECT review.id, run.id, review.number, review.task_id, review.place, review.uuid, review.agent,
-       review.output, review.asked_at, review.expires_at, review.on_expiry, review.remind_every,
-       review.remind_at, review.reminders, review.state, review.decision, review.feedback,
-       review.pass_feedback, review.decided_at, review.decided_by, review.decided_how
+SELECT review.id, $review
 FROM review INDEXED BY review_open CROSS JOIN run ON run.key = review.run AND run.hidden = 0
 WHERE review.state = 'pending' AND review.id > :after
 ORDER BY review.id LIMIT :limit
 
 -- name: reviews
 -- In the order of asking, through those of other states.
-SELECT review.id, run.id, review.number, review.task_id, review.place, review.uuid, review.agent,
-       review.output, review.asked_at, review.expires_at, review.on_expiry, review.remind_every,
-       review.remind_at, review.reminders, review.state, review.decision, review.feedback,
-       review.pass_feedback, review.decided_at, review.decided_by, review.decided_how
+SELECT review.id, $review
 FROM review CROSS JOIN run ON run.key = review.run AND run.hidden = 0
 WHERE review.id > :after AND (:state IS NULL OR review.state = :state)
 ORDER BY review.id LIMIT :limit
 
 -- name: reviews_of_run
 -- The same of one run.
-SELECT review.id, run.id, review.number, review.task_id, review.place, review.uuid, review.agent,
-       review.output, review.asked_at, review.expires_at, review.on_expiry, review.remind_every,
-       review.remind_at, review.reminders, review.state, review.decision, review.feedback,
-       review.pass_feedback, review.decided_at, review.decided_by, review.decided_how
+SELECT review.id, $review
 FROM run CROSS JOIN review ON review.run = run.key
 WHERE run.id = :id AND run.hidden = 0 AND review.id > :after AND (:state IS NULL OR review.state = :state)
 ORDER BY review.number LIMIT :limit
 
 -- name: due_reviews
 -- The longest due first. The index holds pending ones with a deadline or a reminder only.
-SELECT run.id, review.number, review.task_id, review.place, review.uuid, review.agent, review.output,
-       review.asked_at, review.expires_at, review.on_expiry, review.remind_every, review.remind_at,
-       review.reminders, review.state, review.decision, review.feedback, review.pass_feedback,
-       review.decided_at, review.decided_by, review.decided_how
+SELECT $review
 FROM review INDEXED BY review_due CROSS JOIN run ON run.key = review.run AND run.hidden = 0
 WHERE review.due_at IS NOT NULL AND review.due_at <= :now
 ORDER BY review.due_at LIMIT :limit
@@ -353,19 +325,15 @@ UPDATE lane SET ranged = 1 WHERE run = :run AND number = :number
 -- --- lanes ----------------------------------------------------------------------------------
 
 -- name: lanes
--- In the order of the fields of core.lane.Lane.
-SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
-       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
-       lane.ranged
+-- All of a run.
+SELECT $lane
 FROM run JOIN lane ON lane.run = run.key
 WHERE run.id = :id AND run.hidden = 0
 ORDER BY lane.number
 
 -- name: lane_events
 -- What a lane sends next, as its row has it now: whoever holds it may know an older one.
-SELECT run.id, event.seq, event.channel, event.type, event.body, event.at, event.run_attempt, event.task_id,
-       event.whole
+SELECT $event
 FROM run
 CROSS JOIN lane ON lane.run = run.key AND lane.number = :number
 CROSS JOIN event ON event.run = run.key AND event.seq > :after AND event.seq <= :last
@@ -374,20 +342,14 @@ ORDER BY event.seq LIMIT :limit
 
 -- name: due_lanes
 -- Longest due first. The index holds lanes that wait for a dispatcher only.
-SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
-       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
-       lane.ranged
+SELECT $lane
 FROM lane INDEXED BY lane_due CROSS JOIN run ON run.key = lane.run
 WHERE lane.due_at IS NOT NULL AND lane.due_at <= :now AND lane.lease_token IS NULL AND lane.closed IS NULL
 ORDER BY lane.due_at LIMIT :limit
 
 -- name: due_lanes_elsewhere
 -- The same among the first `look`, passing over busy origins and the surplus of others within the index.
-SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
-       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
-       lane.ranged
+SELECT $lane
 FROM (
     SELECT run, number, due_at, row_number() OVER (PARTITION BY origin ORDER BY due_at) AS place
     FROM (
@@ -431,10 +393,7 @@ ORDER BY due_at LIMIT :limit
 
 -- name: due_lanes_of_origin
 -- The longest due of one origin.
-SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
-       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
-       lane.ranged
+SELECT $lane
 FROM lane INDEXED BY lane_origin CROSS JOIN run ON run.key = lane.run
 WHERE lane.origin = :origin
   AND lane.due_at IS NOT NULL AND lane.due_at <= :now AND lane.lease_token IS NULL AND lane.closed IS NULL
@@ -442,10 +401,7 @@ ORDER BY lane.due_at LIMIT :limit
 
 -- name: lapsed_lanes
 -- A lease that has lapsed is none, except to its holder: it may still be at work there.
-SELECT run.id, lane.number, lane.url, lane.origin, lane.channels, lane.cursor, lane.tail, lane.settled,
-       lane.tries, lane.due_at, lane.closed, lane.lease_token, lane.lease_until, lane.replay_of,
-       lane.dead_only, lane.ordered, lane.auth, lane.refusals, lane.split_of, lane.total, lane.asked_at,
-       lane.ranged
+SELECT $lane
 FROM lane INDEXED BY lane_leased CROSS JOIN run ON run.key = lane.run
 WHERE lane.lease_until <= :now AND lane.lease_token IS NOT NULL AND lane.lease_token <> :token
   AND lane.closed IS NULL AND lane.cursor < lane.tail AND lane.due_at <= :now
@@ -638,8 +594,7 @@ SELECT born, ranged FROM lane WHERE run = :run AND number = :number
 
 -- name: dead_lane_events
 -- A replay of dead letters: those there were when it was asked for, without what was redelivered until then.
-SELECT letter.lane_seq, run.id, event.seq, event.channel, event.type, event.body, event.at, event.run_attempt,
-       event.task_id, event.whole
+SELECT letter.lane_seq, $event
 FROM run
 CROSS JOIN lane ON lane.run = run.key AND lane.number = :number
 CROSS JOIN dead_letter AS letter ON letter.run = lane.run AND letter.seq > :after AND letter.seq <= lane.tail

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 from crewcast.core.errors import StoreError, StoreFull, StoreUnusable
+from crewcast.store.columns import expand
 from crewcast.store.session import Values, parse_queries
 
 # Rows that one statement takes. A cycle seldom has more, and preparing a larger one takes milliseconds.
@@ -25,7 +26,7 @@ HEARD = """iif(lane.ranged = 0, event.channel & lane.channels, EXISTS (
 @cache
 def load_queries() -> dict[str, str]:
     text = resources.files(__package__).joinpath("queries.sql").read_text()
-    return {name: sql.replace("$heard", HEARD) for name, sql in parse_queries(text).items()}
+    return {name: expand(sql, {"heard": HEARD}) for name, sql in parse_queries(text).items()}
 
 
 class Session:
