@@ -5,6 +5,7 @@ A model's replies are numbered over all processes of a run: what it was asked is
 `answers.json` lies there, people answer at once, as they do at a terminal: by CrewAI's own provider.
 """
 
+import inspect
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from crewai.llms.base_llm import llm_call_context
 from scripted import ScriptedLLM
 
 CALLS, EFFECTS, ANSWERS = Path("calls.jsonl"), Path("effects.jsonl"), Path("answers.json")
+TELLS_USAGE = "usage" in inspect.signature(ScriptedLLM._emit_call_completed_event).parameters  # since 1.14
 
 
 def append(file, value):
@@ -50,7 +52,9 @@ class NumberedLLM(ScriptedLLM):
             kind = LLMCallType.TOOL_CALL if isinstance(reply, list) else LLMCallType.LLM_CALL
             usage = {"prompt_tokens": 6, "completion_tokens": 4, "total_tokens": 10}
             self._track_token_usage_internal(usage)
-            self._emit_call_completed_event(response=reply, call_type=kind, usage=usage, **where)
+            if TELLS_USAGE:
+                where["usage"] = usage
+            self._emit_call_completed_event(response=reply, call_type=kind, **where)
             return reply
 
     async def acall(self, *arguments, **named):
