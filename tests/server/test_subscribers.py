@@ -55,12 +55,14 @@ class Subscriber:
         words = shlex.split(COMMANDS[name].replace("9000", str(port)))
         module = [] if words[0] == "python" else ["-m"]
         extra = ["--noreload"] if "runserver" in words else []
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("CREWCAST_")}
+        left_out = ("CREWCAST_", "PYTHONUNBUFFERED")
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         self._changed = threading.Condition()
         self._process = subprocess.Popen(
             [sys.executable, *module, *words[words[0] == "python" :], *extra],
             cwd=SUBSCRIBERS,
-            env=inherited | {"WEBHOOK_KEYS": keys, "WEBHOOK_DATA": str(folder), "PYTHONUNBUFFERED": "1"},
+            # Unbuffered, the lines of its threads would tear each other; it flushes them itself.
+            env=inherited | {"WEBHOOK_KEYS": keys, "WEBHOOK_DATA": str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
