@@ -434,7 +434,9 @@ async def test_a_connection_is_ended_in_the_middle_of_its_commit(server: Postgre
         writing = asyncio.ensure_future(next_append(store, run))
         other = await asyncpg.connect(own_url)
         # A worker of autovacuum waits for a standby too.
-        waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'crewcast'"
+        waits = (
+            "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'crewcast'"
+        )
         while not (found := await other.fetch(waits)):
             await asyncio.sleep(0.01)
         assert not writing.done()
