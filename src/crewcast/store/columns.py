@@ -10,24 +10,20 @@ from crewcast.core.lane import Lane
 from crewcast.core.review import Review
 from crewcast.core.run import Run
 
-_KICKOFF = ("inputs", "meta", "options", "token", "max_attempts", "timeout")
-_ELSEWHERE = {
-    "run": {"run_id": "run.id"} | {field: f"kickoff.{field}" for field in _KICKOFF},
-    "event": {"run_id": "run.id"},
-    "lane": {"run_id": "run.id"},
-    "review": {"run_id": "run.id", "index": "review.place", "default": "review.on_expiry"},  # words of SQL
-}
+# Fields of a run that have a table of their own.
+KICKOFF = ("inputs", "meta", "options", "token", "max_attempts", "timeout")
 
 
-def _columns(table: str, value: type[Struct]) -> str:
-    return ", ".join(_ELSEWHERE[table].get(field, f"{table}.{field}") for field in value.__struct_fields__)
+def _columns(table: str, value: type[Struct], **elsewhere: str) -> str:
+    known = {"run_id": "run.id"} | elsewhere
+    return ", ".join(known.get(field, f"{table}.{field}") for field in value.__struct_fields__)
 
 
 COLUMNS = {
-    "run": _columns("run", Run),
+    "run": _columns("run", Run, **{field: f"kickoff.{field}" for field in KICKOFF}),
     "event": _columns("event", Event),
     "lane": _columns("lane", Lane),
-    "review": _columns("review", Review),
+    "review": _columns("review", Review, index="review.place", default="review.on_expiry"),  # words of SQL
 }
 _WORD = re.compile(r"\$([a-z]+)\b")
 

@@ -8,6 +8,7 @@ from crewcast.core.origin import Breaker, Health
 from crewcast.core.outcome import Outcome
 from crewcast.core.review import Choice, Default, How, Review, ReviewState
 from crewcast.core.run import Run, RunState
+from crewcast.store.columns import KICKOFF
 from crewcast.store.protocol import Created, DeadLetter, IdempotencyKey
 from crewcast.store.session import Values
 
@@ -50,15 +51,7 @@ def run_columns(run: Run) -> dict[str, Any]:
 
 
 def kickoff_columns(run: int, made: Run) -> dict[str, Any]:
-    return {
-        "run": run,
-        "inputs": made.inputs,
-        "meta": made.meta,
-        "options": made.options,
-        "token": made.token,
-        "max_attempts": made.max_attempts,
-        "timeout": made.timeout,
-    }
+    return {"run": run} | {field: getattr(made, field) for field in KICKOFF}
 
 
 def created_from(row: Values, key: IdempotencyKey) -> Created:

@@ -16,7 +16,8 @@ from crewai.llms.base_llm import llm_call_context
 from scripted import ScriptedLLM
 
 CALLS, EFFECTS, ANSWERS = Path("calls.jsonl"), Path("effects.jsonl"), Path("answers.json")
-TELLS_USAGE = "usage" in inspect.signature(ScriptedLLM._emit_call_completed_event).parameters  # since 1.14
+# The oldest releases are not told it.
+TELLS_USAGE = "usage" in inspect.signature(ScriptedLLM._emit_call_completed_event).parameters
 
 
 def append(file, value):

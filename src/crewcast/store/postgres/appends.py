@@ -38,7 +38,8 @@ async def append(
 ) -> list[bool]:
     """Which of the appends were written. The last state of each run is, guarded by what the log was before the first.
 
-    `claimable` is called if lanes that nobody holds have work by it. Raises Unheld if one of several of a run may be what was in the way: each is then to be repeated alone.
+    `claimable` is called if lanes that nobody holds have work by it. Raises Unheld if one of several of a run may be
+    what was in the way: each is then to be repeated alone.
     """
     latest: dict[str, tuple[Run, int, str]] = {}
     for run, events, token, *_ in values:
