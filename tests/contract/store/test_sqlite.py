@@ -484,10 +484,10 @@ async def test_the_log_is_never_behind_a_run_that_was_read(
         while (found := await store.run(run.id)) is None or found.seq < 2:
             await asyncio.sleep(0)
     assert [event.seq for event in await store.events(run.id)] == [1, 2]
-    monkeypatch.undo()
     async with asyncio.timeout(10):
         while not unheard:
             await asyncio.sleep(0)
+    monkeypatch.undo()  # not before: the committer's thread looks it up after its commit
     hear(unheard[0])
     await writing
 
