@@ -15,7 +15,7 @@ TASKS = ["clean_task", "grind_task", "pack_task"]
 ASKING = "grind_task"
 
 
-def wait_until(condition: Callable[[], Any], within: float = 30) -> None:
+def wait_until(condition: Callable[[], Any], within: float = 60) -> None:
     until = time.monotonic() + within
     while not condition():
         assert time.monotonic() < until
@@ -79,12 +79,12 @@ class Sack:
         file = self.folder / name
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
-    def wait_for(self, task: str, n: int = 1, within: float = 30) -> None:
+    def wait_for(self, task: str, n: int = 1, within: float = 60) -> None:
         """Until the model is called for the task, for the n-th time."""
         wait_until(lambda: self.calls.count(task) >= n, within)
 
 
-def wait_for_state(server: ServerProcess, kickoff_id: str, *states: str, within: float = 30) -> Any:
+def wait_for_state(server: ServerProcess, kickoff_id: str, *states: str, within: float = 60) -> Any:
     until = time.monotonic() + within
     while (status := server.status(kickoff_id))["state"] not in states:
         assert time.monotonic() < until, f"still {status}\n{server.text}"

@@ -37,8 +37,7 @@ class Postgres:
         self._process: subprocess.Popen | None = None
         self._user = _user()
         self._bin = _binaries(folder, self._user)
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            self.port = found.getsockname()[1]
+        self.port = 0  # from its first start on
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -67,6 +66,10 @@ class Postgres:
                 "--locale=C",
             )
             assert made.returncode == 0, made.stderr
+        if not self.port:
+            # Not before: while the data is made, another process may be given the same port.
+            with socket.create_server(("127.0.0.1", 0)) as found:
+                self.port = found.getsockname()[1]
         with (self.folder / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [

@@ -96,7 +96,7 @@ class Receiver:
         """Of the three channels that every run has; that of `humanInputWebhookUrl` ends in `/human_input`."""
         return {field: f"{self.url}{prefix}/{channel}" for channel, field in URL_FIELDS.items()}
 
-    def wait(self, condition: Callable[[list[Request]], bool], within: float = 30) -> list[Request]:
+    def wait(self, condition: Callable[[list[Request]], bool], within: float = 60) -> list[Request]:
         """The requests so far, once they fulfil the condition."""
         with self._changed:
             assert self._changed.wait_for(lambda: condition(self.requests), within), self._story()
