@@ -73,7 +73,7 @@ def own_url(server: Postgres, runner: asyncio.Runner) -> Iterator[str]:
 _numbers = iter(range(1, 1000))
 
 
-async def until(what: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(what: Callable[[], bool], seconds: float = 30.0) -> None:
     for _ in range(int(seconds * 200)):
         if what():
             return
@@ -660,6 +660,37 @@ async def test_who_stops_in_a_transaction_loses_its_locks(database_url: str, mon
     assert await node.run(run.id) is not None
     await stopped.close()
     await node.close()
+
+
+# --- lanes that are read together -----------------------------------------------------------
+
+
+async def test_what_is_asked_for_while_both_readers_end_is_read(store: PostgresStore):
+    """Who hears what they have read may ask for more before anything else knows that they have ended."""
+    run = await append(store, await running(store, ALL, ALL), STEP, STEP)
+    one, other = await store.claim_lanes(9, DISPATCHER, NOW, LEASE)
+    reader, read, answers = store._lane_reader, store.database.read, asyncio.Event()
+    waiting: list[Any] = []
+
+    async def together(work: Callable[[Any], Awaitable[Any]]) -> Any:
+        found = await read(work)
+        waiting.append(work)
+        await answers.wait()
+        return found
+
+    store.database.read = together  # type: ignore[method-assign]
+
+    async def twice() -> list[Event]:
+        first = await reader.read(one, 1)
+        return first + await reader.read(replace(one, cursor=1), 1)
+
+    more = asyncio.create_task(twice())
+    await until(lambda: len(waiting) == 1)
+    beside = reader.read(other, 1)
+    await until(lambda: len(waiting) == 2)
+    answers.set()
+    assert await asyncio.wait_for(more, 30) == [event(run, 1), event(run, 2)]
+    assert await beside == [event(run, 1)]
 
 
 # --- queries --------------------------------------------------------------------------------
