@@ -14,6 +14,7 @@ from crewcast.store.sqlite import SQLiteStore
 from tests.support.postgres import Databases, databases
 
 ADAPTERS = ("sqlite", "postgres")
+WITHIN = 110  # seconds: less than a test has, so that its store is closed too
 
 
 @pytest.fixture(autouse=True)
@@ -67,5 +68,5 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     runner: asyncio.Runner = pyfuncitem.funcargs["runner"]  # type: ignore[assignment]
     with closing(pyfuncitem.obj(**arguments)) as test:
-        runner.run(asyncio.wait_for(test, 60))
+        runner.run(asyncio.wait_for(test, WITHIN))
     return True

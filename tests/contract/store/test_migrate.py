@@ -372,7 +372,7 @@ async def test_of_two_at_once_one_moves_and_the_other_says_so(
         def told(doing: str, table: str, done: int, total: int) -> None:
             if (doing, table) == ("reading back", "event"):
                 loop.call_soon_threadsafe(ready.set)
-                asyncio.run_coroutine_threadsafe(go.wait(), loop).result(30)
+                asyncio.run_coroutine_threadsafe(go.wait(), loop).result(90)
 
         asyncio.run(move(folder, database_url, told))
 

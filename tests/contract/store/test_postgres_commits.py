@@ -30,7 +30,7 @@ async def test_more_commits_than_connections_may_go_unanswered_at_once(
     count = 3 * MOST_CONNECTIONS
     origins = [Health(f"https://{n}.example", Breaker.OPEN, retry_at=1, opened_at=1) for n in range(count)]
     saving = [store.save_origin(one) for one in origins]
-    ended = await asyncio.wait_for(asyncio.gather(*saving, return_exceptions=True), 30)
+    ended = await asyncio.wait_for(asyncio.gather(*saving, return_exceptions=True), 90)
     assert [type(one) for one in ended if not isinstance(one, StoreError)] == []
     await connection.execute("DROP TRIGGER ends ON crewcast.origin")
     await connection.close()
