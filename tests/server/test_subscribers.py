@@ -17,6 +17,7 @@ from typing import Self
 import pytest
 
 from crewcast.core.signature import key_of, sign
+from tests.support.ports import held_port
 from tests.support.receiver import SCHEMAS
 from tests.support.server import REPOSITORY
 
@@ -40,10 +41,10 @@ def test_each_says_the_same_command_itself(name):
     assert f'\nWEBHOOK_KEYS="whsec_..." {COMMANDS[name]}\n' in (SUBSCRIBERS / f"{name}.py").read_text("utf-8")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+@pytest.fixture
+def port():
+    with held_port() as port:
+        yield port
 
 
 class Subscriber:
@@ -72,7 +73,7 @@ class Subscriber:
         self._reader.start()
 
     def __enter__(self) -> Self:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not self._listens():
             if time.monotonic() > until or self._process.poll() is not None:
                 self.__exit__()
@@ -90,11 +91,11 @@ class Subscriber:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         try:
-            self._process.wait(10)
+            self._process.wait(30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join(10)
+        self._reader.join(30)
         assert self._process.stdout is not None
         self._process.stdout.close()
 
@@ -104,7 +105,7 @@ class Subscriber:
     def wait(self, kinds: Iterable[str], count: int) -> None:
         """Until so many lines of these kinds were printed."""
         with self._changed:
-            assert self._changed.wait_for(lambda: sum(len(self.told(kind)) for kind in kinds) >= count, 30), (
+            assert self._changed.wait_for(lambda: sum(len(self.told(kind)) for kind in kinds) >= count, 60), (
                 "\n".join(self.lines)
             )
 
@@ -144,8 +145,7 @@ def signed(secret: str, body: bytes, event_id: str, lane_seq: int) -> dict[str, 
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_it_handles_every_event_of_a_run_once(server, tmp_path, name):
-    port = free_port()
+def test_it_handles_every_event_of_a_run_once(server, tmp_path, port, name):
     secret = secret_for(server, f"http://127.0.0.1:{port}")
     with Subscriber(name, tmp_path, f"whsec_AAAA {secret}", port) as subscriber:
         kinds = [kind for kind in SCHEMAS if kind != "human_input"]  # this crew asks nobody
@@ -182,8 +182,7 @@ def test_it_handles_every_event_of_a_run_once(server, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_key_that_is_none_is_a_500_and_so_comes_again(tmp_path, name):
-    port = free_port()
+def test_a_key_that_is_none_is_a_500_and_so_comes_again(tmp_path, port, name):
     with Subscriber(name, tmp_path, "whsec_$$$", port) as subscriber:
         body = b'{"kickoff_id": "k"}'
         assert subscriber.post("/step", signed("whsec_AAAA", body, "evt_1", 1), body) == 500

@@ -41,7 +41,7 @@ class Listeners:
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def visitors(self) -> list[str]:
         """The addresses at which somebody came since the last call.
@@ -50,11 +50,11 @@ class Listeners:
         """
         ours = set()
         for address in LOOPBACKS:
-            with socket.create_connection((address, self.port), timeout=10) as knock:
+            with socket.create_connection((address, self.port), timeout=60) as knock:
                 ours.add((address, knock.getsockname()[1]))
         others = []
         while ours:
-            accepted = self._accepted.get(timeout=10)
+            accepted = self._accepted.get(timeout=60)
             if accepted in ours:
                 ours.remove(accepted)
             else:

@@ -26,12 +26,15 @@ Answers = Callable[[str, str, int], Reply]
 class NameServer:
     """Answers what `answers(name, type, n)` says for the nth question of its kind, with a TTL of 0.
 
-    `asked` counts the questions by (name, type).
+    `asked` counts the questions by (name, type); all that were put have been counted after the end. `patience` is how
+    many seconds the system's resolver waits for an answer that it can use.
     """
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, patience: int = 30) -> None:
         self.asked: Counter[tuple[str, str]] = Counter()
         self._answers = answers
+        self.patience = patience
+        self._left: list[tuple[bytes, tuple[str, int]]] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
@@ -42,27 +45,36 @@ class NameServer:
         self._thread.start()
         return self
 
+    def release(self) -> None:
+        """Tells all who were left without an answer that there is none."""
+        left, self._left = self._left, []
+        for question, sender in left:
+            self._socket.sendto(_message(question, _question(question)[2], SERVFAIL), sender)
+
     def __exit__(self, *_: object) -> None:
         self._stop = True
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
             last.sendto(b"", ("127.0.0.1", self.port))
-        self._thread.join(10)
+        self._thread.join(60)
+        self.release()
         self._socket.close()
 
     def _serve(self) -> None:
         while True:
             question, sender = self._socket.recvfrom(4096)
-            if self._stop:
+            if self._stop and not question:
                 return
             name, kind, end = _question(question)
             self.asked[name, kind] += 1
             reply = self._answers(name, kind, self.asked[name, kind])
-            if reply is not None:
+            if reply is None:
+                self._left.append((question, sender))
+            else:
                 self._socket.sendto(_message(question, end, reply), sender)
 
     def lookup(self, host: str, port: int) -> list[Address]:
         """The system's getaddrinfo, which asks this server for what its files do not know."""
-        _turn_to(self.port)
+        _turn_to(self.port, self.patience)
         return getaddrinfo(host, port)
 
 
@@ -116,12 +128,12 @@ class _State(ctypes.Structure):
     )
 
 
-def _turn_to(port: int) -> None:
+def _turn_to(port: int, patience: int) -> None:
     libc = ctypes.CDLL(None)
     libc.__res_init()
     libc.__res_state.restype = ctypes.POINTER(_State)
     state = libc.__res_state().contents
-    state.seconds, state.tries, state.count = 1, 1, 1
+    state.seconds, state.tries, state.count = patience, 1, 1
     state.servers[0].port = socket.htons(port)
     state.servers[0].address[:] = (127, 0, 0, 1)
 

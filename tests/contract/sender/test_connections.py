@@ -43,24 +43,30 @@ def test_never_two_requests_on_a_connection_at_once(run):
 
 def test_the_last_connection_used_is_the_first_used_again(run):
     async def scenario():
-        by: list[int] = []
+        by: dict[bytes, int] = {}
+        go = {body: asyncio.Event() for body in (b"first", b"second", b"third")}
 
         async def script(peer: Peer) -> None:
             while True:
                 _, body = await peer.request()
-                if body == b"together":
-                    await asyncio.sleep(0.02 * peer.number)
-                by.append(peer.number)
+                by[body] = peer.number
+                if body in go:
+                    await go[body].wait()
                 await peer.send(OK)
 
         sender = Sender(DEV)
         async with Subscriber(script) as subscriber:
-            await asyncio.gather(*(sender.post(subscriber.target(), HEADERS, b"together") for _ in range(3)))
-            last = by[-1]
-            for _ in range(5):
-                await sender.post(subscriber.target(), HEADERS, b"alone")
+            posts = {
+                body: asyncio.ensure_future(sender.post(subscriber.target(), HEADERS, body)) for body in go
+            }
+            await until(lambda: len(by) == 3)
+            for body in (b"third", b"first", b"second"):
+                go[body].set()
+                await posts[body]
+            for n in range(5):
+                await sender.post(subscriber.target(), HEADERS, b"%d" % n)
             await sender.close()
-            assert by[3:] == [last] * 5
+            assert [by[b"%d" % n] for n in range(5)] == [by[b"second"]] * 5
 
     run(scenario())
 
@@ -94,7 +100,7 @@ def test_not_reused_while_the_last_request_is_still_being_written(run):
         await peer.never()
 
     async def scenario():
-        sender = Sender(DEV, limits=SenderLimits(total=5))
+        sender = Sender(DEV, limits=SenderLimits(total=50))
         async with Subscriber(early) as subscriber:
             for _ in range(2):
                 assert (await sender.post(subscriber.target(), HEADERS, b"x" * 32 * 2**20)).accepted
@@ -117,7 +123,7 @@ def test_an_unasked_answer_never_answers_the_next_request(run):
         sender = Sender(DEV)
         async with Subscriber(script) as subscriber:
             assert (await sender.post(subscriber.target(), HEADERS, b"1")).accepted
-            await asyncio.sleep(0.1)
+            await until(lambda: not sender._pool._idle)
             assert (await sender.post(subscriber.target(), HEADERS, b"2")).accepted
             await sender.close()
             assert subscriber.accepts == 2
@@ -193,20 +199,27 @@ def test_a_connection_closed_while_idle_is_not_taken(run):
         async with Subscriber(answers(OK)) as subscriber:  # closes after each answer, without saying so
             for _ in range(3):
                 assert (await sender.post(subscriber.target(), HEADERS, b"")).accepted
-                await asyncio.sleep(0.05)
-            assert not sender._pool._idle
+                await until(lambda: not sender._pool._idle)
             await sender.close()
             assert (subscriber.accepts, len(subscriber.requests)) == (3, 3)
 
     run(scenario())
 
 
-def test_idle_connections_end_in_time_and_the_timer_with_them(run):
+def test_idle_connections_end_in_time_and_the_timer_with_them(run, monkeypatch):
     async def scenario():
         sender = Sender(DEV, limits=SenderLimits(idle=0.1))
+        kept: list[int] = []
+        free = sender._pool.free
+
+        def counted(connection, now):
+            free(connection, now)
+            kept.append(len(sender._pool._idle))
+
+        monkeypatch.setattr(sender._pool, "free", counted)
         async with Subscriber(AGAIN) as subscriber:
             await sender.post(subscriber.target(), HEADERS, b"")
-            assert len(sender._pool._idle) == 1
+            assert kept == [1]
             await until(lambda: not sender._pool._open)
             assert not sender._pool._idle
             assert sender._pool._timer is None

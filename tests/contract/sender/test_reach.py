@@ -1,6 +1,7 @@
 """Where a sender connects to, and whom it believes."""
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
@@ -8,6 +9,7 @@ import resource
 import socket
 import ssl
 import warnings
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,17 +24,19 @@ from tests.contract.sender.subscriber import (
     Peer,
     Subscriber,
     answers,
+    until,
 )
 
 AGAIN = answers(OK, then="again")
 STRICT = EgressPolicy(allow_http=True)
 
 
-def _closed_port() -> int:
+@contextlib.contextmanager
+def _closed_port(host: str = "127.0.0.1") -> Iterator[int]:
+    """Nobody listens at it, and nobody else can take it."""
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+        sock.bind((host, 0))
+        yield sock.getsockname()[1]
 
 
 async def _post(sender: Sender, text: str):
@@ -43,7 +47,8 @@ async def _post(sender: Sender, text: str):
 
 
 def test_connection_refused(run):
-    outcome = run(_post(Sender(DEV), f"http://127.0.0.1:{_closed_port()}/?token=secret"))
+    with _closed_port() as port:
+        outcome = run(_post(Sender(DEV), f"http://127.0.0.1:{port}/?token=secret"))
     assert (outcome.kind, outcome.status) == ("refused", None)
     assert "secret" not in str(outcome)
 
@@ -97,12 +102,13 @@ def test_of_mixed_addresses_the_allowed_ones_alone_are_tried(run, inner, first):
         policy = EgressPolicy(allow_http=True, allow=(ipaddress.ip_network("127.0.0.1/32"),))
         addresses = [inner, "127.0.0.1"] if first else ["127.0.0.1", inner]
         sender = Sender(policy, resolver=FakeResolver(addresses))
-        async with Subscriber(AGAIN) as good, Subscriber(AGAIN, host=inner) as internal:
-            assert (await sender.post(good.target(host="hooks.example"), HEADERS, b"")).accepted
-            outcome = await _post(sender, f"http://hooks.example:{internal.port}/")
-            assert outcome.kind == "refused"
-            assert inner not in (outcome.detail or "")
-            assert (good.accepts, internal.accepts) == (1, 0)
+        with _closed_port() as port:
+            async with Subscriber(AGAIN) as good, Subscriber(AGAIN, host=inner, port=port) as internal:
+                assert (await sender.post(good.target(host="hooks.example"), HEADERS, b"")).accepted
+                outcome = await _post(sender, f"http://hooks.example:{internal.port}/")
+                assert outcome.kind == "refused"
+                assert inner not in (outcome.detail or "")
+                assert (good.accepts, internal.accepts) == (1, 0)
 
     run(scenario())
 
@@ -118,7 +124,7 @@ def test_rebinding(run):
             sender = Sender(policy, resolver=resolver)
             target = url.parse(f"http://hooks.example:{good.port}/")
             assert (await sender.post(target, HEADERS, b"")).accepted
-            await asyncio.sleep(0.05)  # the connection is closed by now
+            await until(lambda: not sender._pool._idle)  # the connection is closed
             kinds = [(await sender.post(target, HEADERS, b"")).kind for _ in range(3)]
             other = url.parse(f"http://hooks.example:{internal.port}/")
             kinds.append((await sender.post(other, HEADERS, b"")).kind)
@@ -211,7 +217,8 @@ def test_a_denied_network_is_denied_to_everybody(run):
 
 def test_all_addresses_refuse(run):
     sender = Sender(DEV, resolver=FakeResolver(["127.0.0.3", "127.0.0.2"]))
-    outcome = run(_post(sender, f"http://hooks.example:{_closed_port()}/"))
+    with _closed_port("0.0.0.0") as port:
+        outcome = run(_post(sender, f"http://hooks.example:{port}/"))
     assert outcome.kind == "refused"
 
 
@@ -383,12 +390,12 @@ def test_what_this_machine_is_out_of_is_not_the_subscriber_s_fault(run):
         async with Subscriber(AGAIN) as subscriber:
             sender = Sender(DEV)
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            with socket.socket() as last:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno(), hard))
-                try:
-                    outcome = await sender.post(subscriber.target(), HEADERS, b"")
-                finally:
-                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            # 0, 1 and 2 are taken, whatever the garbage collector closes meanwhile.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                outcome = await sender.post(subscriber.target(), HEADERS, b"")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             again = await sender.post(subscriber.target(), HEADERS, b"")
             await sender.close()
             return outcome, again

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 
@@ -20,7 +21,7 @@ from tests.contract.sender.subscriber import (
     post_once,
 )
 
-LATE = 5.0  # far more than any limit below, far less than the defaults
+LATE = 9.0  # far more than any limit below, less than the defaults
 
 
 @pytest.fixture(autouse=True)
@@ -31,25 +32,27 @@ def _in_time():
 
 
 def test_no_answer_in_the_total_time(run):
-    outcome = run(post_once(answers(then="never"), total=0.2))
+    outcome = run(post_once(answers(then="never"), total=1))
     assert (outcome.kind, outcome.status) == ("timeout:response", None)
-    assert outcome.duration >= 200_000
+    assert outcome.duration >= 1_000_000
 
 
 def test_no_answer_in_the_time_for_the_first_byte(run):
     outcome = run(post_once(answers(then="never"), response=0.2))
     assert outcome.kind == "timeout:response"
-    assert "within 0.2 s" in (outcome.detail or "")
+    # The way to the subscriber counts, too.
+    [waited] = re.findall(r"within (\d+\.\d) s", outcome.detail or "")
+    assert 0.2 <= float(waited) < LATE
 
 
 def test_the_time_for_the_first_byte_ends_with_it(run):
     async def slow(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK[:1])
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         await peer.send(OK[1:])
 
-    assert run(post_once(slow, response=0.25)).accepted
+    assert run(post_once(slow, response=1)).accepted
 
 
 @pytest.mark.parametrize(
@@ -63,13 +66,13 @@ def test_a_drip_is_not_an_answer(run, head):
             await peer.send(bytes([byte]))
             await asyncio.sleep(0.02)
 
-    outcome = run(post_once(drip, total=0.3))
+    outcome = run(post_once(drip, total=1))
     assert (outcome.kind, outcome.status) == ("timeout:total", None)
 
 
 def test_an_answer_that_stops_in_the_body(run):
     script = answers(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok", then="never")
-    outcome = run(post_once(script, total=0.2))
+    outcome = run(post_once(script, total=1))
     assert (outcome.kind, outcome.accepted) == ("timeout:total", False)
     assert "begun with status 200" in (outcome.detail or "")
 
@@ -79,9 +82,9 @@ def test_a_slow_flood_of_1xx(run):
         await peer.request()
         while True:
             await peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
 
-    assert run(post_once(script, total=0.3)).kind == "timeout:total"
+    assert run(post_once(script, total=1)).kind == "timeout:total"
 
 
 def test_a_request_that_nobody_reads(run):
@@ -109,7 +112,7 @@ def test_a_kept_connection_has_the_same_limits(run):
         await peer.never()
 
     async def scenario():
-        sender = Sender(DEV, limits=SenderLimits(total=0.3))
+        sender = Sender(DEV, limits=SenderLimits(total=1))
         async with Subscriber(script) as subscriber:
             assert (await sender.post(subscriber.target(), HEADERS, b"")).accepted
             outcome = await sender.post(subscriber.target(), HEADERS, b"")
@@ -163,7 +166,7 @@ def test_a_host_that_does_not_answer_the_connect(run):
 def test_a_silent_address_leaves_time_for_the_next(run):
     async def scenario(port):
         resolver = FakeResolver(["127.0.0.1", "127.0.0.2"])
-        sender = Sender(DEV, limits=SenderLimits(connect=0.6), resolver=resolver)
+        sender = Sender(DEV, limits=SenderLimits(connect=2), resolver=resolver)
         async with Subscriber(answers(OK), host="127.0.0.2", port=port) as subscriber:
             outcome = await sender.post(subscriber.target(host="hooks.example"), HEADERS, b"")
             await sender.close()
