@@ -1,8 +1,16 @@
 """For several processes at once (`make test`): each test has a name of its own, and files that take long come first."""
 
+import contextlib
 from collections import Counter
 
 import pytest
+
+with contextlib.suppress(ImportError):  # `make compat` has none of the tests that need it
+    from hypothesis import settings
+
+    # By default an example that takes longer than 200 ms fails its test, also where only the machine was busy.
+    settings.register_profile("crewcast", deadline=None)
+    settings.load_profile("crewcast")
 
 # Folders, in which the files come in any order; all the others take seconds together. Or the last long file would run
 # alone at the end.
