@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,8 +61,9 @@ def test_a_run_that_fails_fails_all_and_one_is_enough(compat, monkeypatch, capsy
     monkeypatch.setattr(compat, "_python", {"3.11": "/bin/python3.11"}.get)
     monkeypatch.setattr(compat, "_environment", lambda name, python, requirements: Path(name, python))
     monkeypatch.setattr(compat, "_test", lambda python: passes)
+    monkeypatch.setattr(compat, "time", SimpleNamespace(monotonic=iter([0, 7, 100, 160]).__next__))
     assert compat.main() == status
     said = capsys.readouterr().out
-    assert f"compat: {word}: CrewAI 1.10.1 (oldest) on Python 3.11 (0 s)" in said
-    assert f"compat: {word}: CrewAI 1.14.7 (middle) on Python 3.11 (0 s)" in said
+    assert f"compat: {word}: CrewAI 1.10.1 (oldest) on Python 3.11 (7 s)" in said
+    assert f"compat: {word}: CrewAI 1.14.7 (middle) on Python 3.11 (60 s)" in said
     assert said.count("skipped: ") == 2

@@ -32,7 +32,7 @@ class Read(SQLiteStore):
     async def until_read(self):
         """Once more from the beginning."""
         before = self.reads
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.reads == before:
                 await asyncio.sleep(0.001)
         for _ in range(5):  # what was read is taken in

@@ -14,9 +14,9 @@ def test_a_child_that_is_killed_before_its_process_is_known_dies_when_it_is():
         ours, theirs = socket.socketpair()
         child = Child("job-1", ours)
         child.kill()
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
         child.born(process.pid)
-        assert await asyncio.wait_for(process.wait(), 10) == -9
+        assert await asyncio.wait_for(process.wait(), 60) == -9
         child.close()
         theirs.close()
 
