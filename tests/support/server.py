@@ -88,7 +88,7 @@ class ServerProcess:
         self._close()
 
     def wait_until_listening(self) -> None:
-        assert self._listening.wait(20), "no URL was announced"
+        assert self._listening.wait(60), "no URL was announced"
         assert self.url, "the server ended:\n" + "".join(self.output)
 
     def wait_until_ready(self) -> None:
@@ -103,7 +103,7 @@ class ServerProcess:
         self.process.kill()
         self.wait()
 
-    def wait(self, within: float = 20) -> int:
+    def wait(self, within: float = 60) -> int:
         status = self.process.wait(within)
         self._close()
         return status
@@ -112,7 +112,7 @@ class ServerProcess:
     def text(self) -> str:
         return "".join(self.output)
 
-    def wait_until_said(self, text: str, within: float = 20) -> None:
+    def wait_until_said(self, text: str, within: float = 30) -> None:
         """Until the output has the text. An answer can be here before a line that was written before it."""
         until = time.monotonic() + within
         while text not in self.text:
