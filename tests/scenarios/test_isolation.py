@@ -1,9 +1,8 @@
 """Bad subscribers on real sockets, all at once: a healthy one gets everything, in order and once."""
 
 import asyncio
-import contextlib
 import random
-import socket
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,6 +15,7 @@ from crewcast.dispatch.sender import Sender, SenderLimits
 from crewcast.store.sqlite import SQLiteStore
 from tests.contract.sender.subscriber import DEV, Subscriber
 from tests.scenarios.world import World, signatures
+from tests.support.ports import reserved_port
 
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 EVENTS = 20
@@ -49,7 +49,7 @@ async def by_path(peer):
 @asynccontextmanager
 async def node(folder, limits=None):
     store, clock = await SQLiteStore.open(folder), RealClock()
-    sender = Sender(DEV, limits=SenderLimits(total=60))
+    sender = Sender(DEV, limits=SenderLimits(total=110))
     dispatcher = Dispatcher(
         store,
         sender,
@@ -67,11 +67,6 @@ async def node(folder, limits=None):
         await asyncio.gather(working, return_exceptions=True)
         await sender.close()
         await store.close()
-
-
-def free_port():
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as sock:
-        return sock.getsockname()[1]
 
 
 async def all_taken(w, run):
@@ -115,7 +110,7 @@ async def deliver(w, link):
 
 @pytest.mark.parametrize("factory", [uvloop.new_event_loop, asyncio.new_event_loop])
 def test_a_hanging_a_refusing_and_a_dripping_one_leave_a_healthy_one_alone(tmp_path, factory):
-    async def story():
+    async def story(refusing):
         async with (
             Subscriber(by_path) as hanging,
             Subscriber(by_path) as dripping,
@@ -129,7 +124,7 @@ def test_a_hanging_a_refusing_and_a_dripping_one_leave_a_healthy_one_alone(tmp_p
                     f"http://127.0.0.1:{hanging.port}/hang",
                     f"http://127.0.0.1:{dripping.port}/drip",
                     f"http://127.0.0.1:{resetting.port}/reset",
-                    f"http://127.0.0.1:{free_port()}/refused",
+                    f"http://127.0.0.1:{refusing}/refused",
                 ],
             )
             while len(hanging.requests) < 16 or len(dripping.requests) < 16 or not resetting.requests:
@@ -137,8 +132,8 @@ def test_a_hanging_a_refusing_and_a_dripping_one_leave_a_healthy_one_alone(tmp_p
             check_healthy(healthy, *await deliver(w, f"http://127.0.0.1:{healthy.port}/ok"))
             assert (len(hanging.requests), len(dripping.requests)) == (16, 16), "they are still at it"
 
-    with asyncio.Runner(loop_factory=factory) as loop:
-        loop.run(asyncio.wait_for(story(), 60))
+    with reserved_port() as port, asyncio.Runner(loop_factory=factory) as loop:
+        loop.run(asyncio.wait_for(story(port), 100))
 
 
 def test_on_a_shared_origin_a_healthy_url_goes_on_beside_one_that_hangs(tmp_path):
@@ -156,7 +151,7 @@ def test_on_a_shared_origin_a_healthy_url_goes_on_beside_one_that_hangs(tmp_path
             assert len(shared.requests) == 12 + RUNS * EVENTS
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-        loop.run(asyncio.wait_for(story(), 60))
+        loop.run(asyncio.wait_for(story(), 100))
 
 
 def test_one_run_with_a_hanging_step_url_and_healthy_others(tmp_path):
@@ -167,22 +162,25 @@ def test_one_run_with_a_hanging_step_url_and_healthy_others(tmp_path):
         async with Subscriber(by_path) as shared, node(tmp_path, limits) as w:
             origin = f"http://127.0.0.1:{shared.port}"
             run = await w.run(step=f"{origin}/hang", task=f"{origin}/ok", crew=f"{origin}/ok/crew")
-            run = await w.say(run, "step", "task", "task")
-            await w.say(run, "task", "crew")
+            run = await w.say(run, "step", "task", "task", "task")
+            while len(shared.requests) < 4:
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            await w.say(run, "crew")
             while len(shared.requests) < 5:
                 await asyncio.sleep(0.01)
+            assert time.monotonic() - began > 2.9
             paths = [head.split(b" ", 2)[1].decode() for head, _ in shared.requests]
             assert sorted(paths[:4]) == ["/hang", "/ok", "/ok", "/ok"]
             assert paths[4] == "/ok/crew"
             assert header(shared.requests[4][0], "crewcast-pending") == "1"
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-        loop.run(asyncio.wait_for(story(), 60))
+        loop.run(asyncio.wait_for(story(), 100))
 
 
 def test_an_origin_that_works_again_gets_everything_in_order(tmp_path):
-    async def story():
-        port = free_port()
+    async def story(port):
         async with node(tmp_path) as w:
             run = await w.run(step=f"http://127.0.0.1:{port}/ok")
             run = await w.say(run, *["step"] * EVENTS)
@@ -195,5 +193,5 @@ def test_an_origin_that_works_again_gets_everything_in_order(tmp_path):
                 )
                 assert {attempt.outcome.kind for attempt in attempts} == {"refused", "ok"}
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-        loop.run(asyncio.wait_for(story(), 60))
+    with reserved_port() as port, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        loop.run(asyncio.wait_for(story(port), 100))

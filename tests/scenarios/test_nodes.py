@@ -26,6 +26,7 @@ from crewcast.crew.project import discover
 from crewcast.nodes import AGAIN, KNOWN_FOR, Directory, Registry
 from crewcast.parts import Ground, Parts
 from crewcast.store.sqlite import SQLiteStore
+from tests.scenarios.world import at_rest
 from tests.support.mill import MILL, TASKS, Sack
 from tests.support.receiver import Receiver, first_deliveries
 from tests.support.shaky import Shaky
@@ -78,10 +79,11 @@ class World:
         return found
 
     async def next_look(self) -> None:
-        """Every directory has looked again."""
+        """Every directory has looked again, at all that was done before."""
         for _ in range(3):
+            await at_rest(self.store)
             self.clock.advance(SECOND)
-            await asyncio.sleep(0.03)
+        await at_rest(self.store)
 
 
 @asynccontextmanager
@@ -321,6 +323,7 @@ def test_who_watches_a_run_hears_the_rest_when_the_store_is_back(tmp_path):
             await w.store.request_stop(kickoff_id, "kim")
             await w.store.claim_runs(["tea"], 1, "id-kitchen", w.clock.now(), LEASE)  # it is heard of
             await w.until(lambda: asyncio.sleep(0, store.asked[-1:] == ["run"] and len(store.asked) > 2))
+            await at_rest(w.store)
             assert not following.done()
             store.down = False
             w.clock.advance(SECOND)
@@ -353,20 +356,21 @@ def test_who_watches_a_run_misses_nothing_for_long_if_a_hint_is_lost(tmp_path):
 
             async def go_on(seconds: int) -> None:
                 for _ in range(seconds):
-                    await asyncio.sleep(0.02)
+                    await at_rest(w.store)
                     w.clock.advance(SECOND)
+                await at_rest(w.store)
 
             draft = webhooks.task_completed(run.id, "boil", "completed", w.clock.now(), output="done")
             told = webhooks.encode(draft, run.id, 1, 1, 1 << 20)
             assert await w.store.append(replace(run, seq=1), [told], "id-kitchen")
             await go_on(2)
-            assert (await asyncio.wait_for(following, 10)).startswith(b"id: 1\nevent: event\n")
+            assert (await asyncio.wait_for(following, 30)).startswith(b"id: 1\nevent: event\n")
             # That it looks is said no more often than where there is one node.
             following = asyncio.ensure_future(anext(watching))
             await go_on(14)
             assert not following.done()
             await go_on(1)
-            assert await asyncio.wait_for(following, 10) == b": still here\n\n"
+            assert await asyncio.wait_for(following, 30) == b": still here\n\n"
             await watching.aclose()
 
     asyncio.run(story())
@@ -502,8 +506,9 @@ def test_a_node_beats_four_times_within_its_lease_and_leaves_at_the_end(tmp_path
 
                 [node] = await w.until(noted)
                 assert (node.until, node.crews) == (now + LEASE, ("tea",))
+                await at_rest(w.store)  # what can be read by others may not have been told to itself yet
                 w.clock.advance(LEASE // 4 - 1)
-                await asyncio.sleep(0.02)
+                await at_rest(w.store)
                 assert store.asked.count("beat") == n
                 w.clock.advance(1)
             beating.cancel()
@@ -523,9 +528,11 @@ def test_a_node_that_was_away_says_so_once_when_it_is_back(tmp_path, caplog):
             store = Shaky(w.store)
             beating = asyncio.create_task(a_registry(store, w.clock).run())
             await w.until(w.store.nodes)
+            await at_rest(w.store)
             store.down = True
             w.clock.advance(LEASE + 2 * SECOND)
             await w.until(lambda: asyncio.sleep(0, store.asked.count("beat") > 1))
+            await at_rest(w.store)
             store.down = False
             caplog.clear()
             for _ in range(3):
@@ -533,6 +540,7 @@ def test_a_node_that_was_away_says_so_once_when_it_is_back(tmp_path, caplog):
                 w.clock.advance(max(AGAIN, LEASE // 4))
                 await w.until(lambda asked=asked: asyncio.sleep(0, store.asked.count("beat") > asked))
                 await w.until(lambda: _is_alive(w))
+                await at_rest(w.store)
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
 

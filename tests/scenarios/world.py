@@ -68,6 +68,16 @@ class Gate(FakeTransport):
         self._moved = asyncio.Event()
 
 
+async def at_rest(store: Any) -> None:
+    """Until whoever was woken has done what it does, and waits: nothing that it asked of the store is under way."""
+    for _ in range(4):
+        for _ in range(8):
+            await asyncio.sleep(0.001)
+        await store.renew_runs("nobody", 0)  # behind all that is being written
+        while (store._reader if isinstance(store, SQLiteStore) else store.database)._under_way:
+            await asyncio.sleep(0.001)
+
+
 class World:
     dispatcher: Dispatcher
 
@@ -111,7 +121,7 @@ class World:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Lets the parts work until it is so; the store has a thread of its own, so this takes real moments."""
-        for _ in range(5000):
+        for _ in range(30_000):
             if condition():
                 return
             await asyncio.sleep(0.001)
@@ -119,7 +129,7 @@ class World:
 
     async def dead_letters(self, run: Run, count: int) -> list[tuple[int, str]]:
         """(seq, reason) once there are `count`: an outcome is committed soon after it is known."""
-        for _ in range(5000):
+        for _ in range(30_000):
             found = await self.store.dead_letters(run.id)
             if len(found) >= count:
                 return [(letter.seq, letter.reason) for letter in found]
@@ -128,7 +138,7 @@ class World:
 
     async def lanes(self, run: Run, settled: Callable[[list[Lane]], bool]) -> list[Lane]:
         """The run's lanes once it is so: an outcome is committed soon after it is known."""
-        for _ in range(5000):
+        for _ in range(30_000):
             found = await self.store.lanes(run.id)
             if settled(found):
                 return found
@@ -140,8 +150,7 @@ class World:
         count = -1
         while count != len(self.transport.sent):
             count = len(self.transport.sent)
-            for _ in range(30):
-                await asyncio.sleep(0.001)
+            await at_rest(self.store)
 
     def sent(self) -> list[tuple[str, str]]:
         """(path, `seq/lane seq/attempt`) of each POST in its order."""

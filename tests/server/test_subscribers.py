@@ -17,7 +17,7 @@ from typing import Self
 import pytest
 
 from crewcast.core.signature import key_of, sign
-from tests.support.ports import held_port
+from tests.support.ports import reserved_port
 from tests.support.receiver import SCHEMAS
 from tests.support.server import REPOSITORY
 
@@ -43,7 +43,7 @@ def test_each_says_the_same_command_itself(name):
 
 @pytest.fixture
 def port():
-    with held_port() as port:
+    with reserved_port() as port:
         yield port
 
 

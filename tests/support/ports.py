@@ -1,4 +1,4 @@
-"""A port for a process that a test starts."""
+"""Ports of loopback."""
 
 import socket
 from collections.abc import Iterator
@@ -6,9 +6,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def held_port() -> Iterator[int]:
-    """A free loopback port, which nobody is given who asks for any; who asks for this one, and for its reuse, gets it."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
+def reserved_port() -> Iterator[int]:
+    """A port on which nobody listens. Who binds it by its number may have it, as often as it wants: any server here
+    asks for an address that may be in use. Nobody else is given it meanwhile, for a server or for a connection.
+    """
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]

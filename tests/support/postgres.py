@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ import asyncpg
 
 from crewcast.store.postgres.connection import Database
 from crewcast.store.postgres.schema import migrate
+from tests.support.ports import reserved_port
 
 # A child of the server is not told apart from its clients by speed; what is tested here is not the disk.
 QUICK = ["-c", "fsync=off", "-c", "full_page_writes=off"]
@@ -37,7 +37,8 @@ class Postgres:
         self._process: subprocess.Popen | None = None
         self._user = _user()
         self._bin = _binaries(folder, self._user)
-        self.port = 0  # from its first start on
+        self._kept = contextlib.ExitStack()
+        self.port = self._kept.enter_context(reserved_port())  # its own also while it is away
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -66,10 +67,6 @@ class Postgres:
                 "--locale=C",
             )
             assert made.returncode == 0, made.stderr
-        if not self.port:
-            # Not before: while the data is made, another process may be given the same port.
-            with socket.create_server(("127.0.0.1", 0)) as found:
-                self.port = found.getsockname()[1]
         with (self.folder / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -90,11 +87,12 @@ class Postgres:
         """SIGINT: clients are cut off, what is committed is written out. SIGQUIT: at once, and recovered at start."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(how)
-            self._process.wait(30)
+            self._process.wait(60)
         self._process = None
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
+        self._kept.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def restart(self, how: int = signal.SIGQUIT) -> None:
@@ -102,7 +100,7 @@ class Postgres:
         self.start()
 
     def _wait(self) -> None:
-        for _ in range(600):
+        for _ in range(1200):
             ready = self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port))
             if ready.returncode == 0:
                 return
