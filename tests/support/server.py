@@ -88,14 +88,14 @@ class ServerProcess:
         self._close()
 
     def wait_until_listening(self) -> None:
-        assert self._listening.wait(20), "no URL was announced"
+        assert self._listening.wait(60), "no URL was announced"
         assert self.url, "the server ended:\n" + "".join(self.output)
 
     def wait_until_ready(self) -> None:
         """Until CrewAI and the crew are loaded."""
         assert self.ask("GET", "/inputs", timeout=60).status == 200, "".join(self.output)
 
-    def terminate(self, within: float = 40) -> int:
+    def terminate(self, within: float = 60) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.wait(within)
 
@@ -103,7 +103,7 @@ class ServerProcess:
         self.process.kill()
         self.wait()
 
-    def wait(self, within: float = 20) -> int:
+    def wait(self, within: float = 60) -> int:
         status = self.process.wait(within)
         self._close()
         return status
@@ -112,7 +112,7 @@ class ServerProcess:
     def text(self) -> str:
         return "".join(self.output)
 
-    def wait_until_said(self, text: str, within: float = 20) -> None:
+    def wait_until_said(self, text: str, within: float = 60) -> None:
         """Until the output has the text. An answer can be here before a line that was written before it."""
         until = time.monotonic() + within
         while text not in self.text:
@@ -120,7 +120,7 @@ class ServerProcess:
             time.sleep(0.02)
 
     def ask(
-        self, method: str, path: str, body: Any = None, *, timeout: float = 30, **headers: str | None
+        self, method: str, path: str, body: Any = None, *, timeout: float = 60, **headers: str | None
     ) -> Answer:
         """One request. Bytes go as they are, anything else as JSON; a header None is left out."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -172,6 +172,6 @@ class ServerProcess:
         self._listening.set()
 
     def _close(self) -> None:
-        self._reader.join(10)
+        self._reader.join(60)
         if self.process.stdout is not None:
             self.process.stdout.close()
