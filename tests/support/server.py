@@ -154,6 +154,15 @@ class ServerProcess:
             time.sleep(0.05)
         return status
 
+    def wait_until_delivered(self, kickoff_id: str, within: float = 60) -> None:
+        """Until every attempt is recorded and nothing waits: that is a moment after the subscriber has it."""
+        until = time.monotonic() + within
+        while any(
+            lane["pending"] for lane in self.ask("GET", f"/api/v1/runs/{kickoff_id}/deliveries").json["lanes"]
+        ):
+            assert time.monotonic() < until, self.text
+            time.sleep(0.05)
+
     def events(self, kickoff_id: str) -> list[Any]:
         """The run's log; every payload in it is as the document says."""
         found: list[Any] = self.ask("GET", f"/api/v1/runs/{kickoff_id}/events?limit=1000").json["events"]
