@@ -62,7 +62,7 @@ def test_a_body_that_is_no_json_object_is_400(server, body):
 def test_a_body_over_the_limit_is_413_without_reading_it_all(server):
     limit = 4 * 1024 * 1024
     where = urllib.parse.urlsplit(server.url)
-    with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=60)) as connection:
         connection.putrequest("POST", "/kickoff")
         connection.putheader("authorization", f"Bearer {TOKEN}")
         connection.putheader("content-length", str(5 * limit))
@@ -164,7 +164,7 @@ def test_the_same_idempotency_key_starts_one_run(server):
      ("evil.example:8000", 403), ("127.0.0.1.evil.example", 403), ("", 403)],
 )  # fmt: skip
 def test_dev_answers_only_to_names_that_no_stranger_can_point_here(server, host, status):
-    with socket.create_connection(urllib.parse.urlsplit(server.url).netloc.split(":"), timeout=10) as sock:
+    with socket.create_connection(urllib.parse.urlsplit(server.url).netloc.split(":"), timeout=60) as sock:
         sock.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while chunk := sock.recv(65536):

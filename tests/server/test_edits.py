@@ -15,7 +15,7 @@ crew = Crew(agents=[writer], tasks=[
 EDITED = CREW.replace("{topic}", "{theme} for {reader}").replace('name="write"', 'name="draft"')
 
 
-def wait_until(condition, within: float = 20) -> None:
+def wait_until(condition, within: float = 60) -> None:
     until = time.monotonic() + within
     while not condition():
         assert time.monotonic() < until

@@ -73,7 +73,7 @@ def test_it_can_be_stopped_and_its_process_ends(server):
     assert server.wait_for(kickoff_id)["state"] == "REVOKED"
     assert decide(server, kickoff_id, approve=True).status == 400
     [host] = psutil.Process(server.process.pid).children()
-    _, alive = psutil.wait_procs(host.children(), timeout=20)
+    _, alive = psutil.wait_procs(host.children(), timeout=60)
     assert alive == []
 
 

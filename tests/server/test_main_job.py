@@ -40,6 +40,7 @@ def story(server):
         status = server.wait_for(kickoff_id)
         log = server.events(kickoff_id)
         receiver.wait(lambda got: len({one.event_id for one in got}) >= len(log))
+        server.wait_until_delivered(kickoff_id)
         secret = secret_of(server, receiver.url)
         deliveries = [(one, check_payload(one, secret)) for one in first_deliveries(receiver.requests)]
         yield {"id": kickoff_id, "status": status, "log": log, "requests": receiver.requests,

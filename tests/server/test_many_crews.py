@@ -158,6 +158,6 @@ def test_what_cannot_be_served_together_ends_at_the_start(tmp_path, arguments, s
         "--data-dir",
         tmp_path,
     ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert said in ended.stderr

@@ -51,6 +51,7 @@ def test_an_outage_of_the_database_is_two_lines_of_the_log(postgres, tmp_path):
         ServerProcess([MILL], tmp_path / "data", "--database-url", url, "--log-level", "info") as server,
     ):
         server.wait_until_ready()
+        server.wait_until_said("crew mill is ready")
         urls = receiver.urls()
         first = server.kickoff(one.inputs, **urls)
         one.wait_for("grind_task")
@@ -74,7 +75,7 @@ def test_an_outage_of_the_database_is_two_lines_of_the_log(postgres, tmp_path):
         assert server.wait_for(second)["state"] == "SUCCESS"
         assert one.callbacks == two.callbacks == TASKS
         log = server.events(first)
-        watcher.thread.join(20)
+        watcher.thread.join(60)
         assert watcher.seqs == [event["seq"] for event in log]
         due = len(log) + len(server.events(second))
         check_lanes(first_deliveries(receiver.wait(lambda got: len({one.event_id for one in got}) == due)))

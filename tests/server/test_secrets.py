@@ -31,13 +31,15 @@ def secret(*arguments: object, fails: bool = False, **environ: str) -> str:
     return (done.stderr if fails else done.stdout).strip()
 
 
-def deliveries(server, receiver, **fields) -> list:
-    """The requests of one more run, whole."""
+def deliveries(server, receiver, *, taken: bool = True, **fields) -> list:
+    """The requests of one more run, whole. `taken`: all are, and a server that dies next sends none of them again."""
     before = len(receiver.requests)
     kickoff_id = server.kickoff(INPUTS, **receiver.urls(), **fields)
     server.wait_for(kickoff_id)
     count = len(server.events(kickoff_id))
     found: list = receiver.wait(lambda all_: len(all_) >= before + count)[before:]
+    if taken:
+        server.wait_until_delivered(kickoff_id)
     assert {one.headers["crewcast-kickoff-id"] for one in found} == {kickoff_id}
     return found
 
@@ -144,7 +146,7 @@ def test_a_subscriber_verifies_with_public_keys_alone(tmp_path):
         sent = deliveries(server, receiver)
         assert signers(sent, first["key"], stranger["key"]) == [True, False]
 
-        rotated = {"origin": receiver.url, "overlap": 60}
+        rotated = {"origin": receiver.url, "overlap": 3600}
         assert server.ask("POST", "/api/v1/secrets/rotate", rotated).status == 200
         newest, older = public_keys(server, receiver.url)["keys"]
         assert (older["key"], older["id"]) == (first["key"], first["id"])
@@ -163,7 +165,7 @@ def test_a_rotation_that_another_process_commits_is_in_force_without_a_restart(t
     with Receiver() as receiver, ServerProcess(ODD, tmp_path, "--stub-llm", *both) as server:
         [first] = public_keys(server, receiver.url)["keys"]
         now = time.time_ns() // 1000
-        with closing(sqlite3.connect(tmp_path / "crewcast.db")) as db, db:
+        with closing(sqlite3.connect(tmp_path / "crewcast.db", timeout=60)) as db, db:
             row = (receiver.url, now, now + 3600 * 1_000_000)
             db.execute("INSERT INTO rotation (number, origin, at, until) VALUES (1, ?, ?, ?)", row)
         end = time.monotonic() + 30  # a second by itself; the machine may have other things to do
@@ -213,7 +215,7 @@ def test_a_subscriber_gets_what_the_kickoff_gave_and_nobody_else_sees_it(tmp_pat
     }
     with Receiver(lambda request, _: 503 if request.path == "/crew" else 204) as receiver:
         with ServerProcess(ODD, tmp_path, "--stub-llm", "--retry-schedule", "0.2") as server:
-            sent = deliveries(server, receiver, webhookAuthentication=authentication, **kept)
+            sent = deliveries(server, receiver, taken=False, webhookAuthentication=authentication, **kept)
             kickoff_id = sent[0].headers["crewcast-kickoff-id"]
             for request in sent:
                 assert {name: request.headers[name] for name in names & set(request.headers)} == wanted[

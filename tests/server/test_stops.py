@@ -11,16 +11,25 @@ from tests.support.server import ServerProcess
 
 GRACE = 1.0
 AFTER_TERM = 2.0  # seconds between SIGTERM and SIGKILL
-SLACK = 2.0  # what a busy machine may add
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
+    """Longer than all that is waited for here, a run may take to stop by itself."""
     folder = tmp_path_factory.mktemp("stops")
     crews = [MILL, desk(folder)]
-    with ServerProcess(crews, folder / "data", "--stop-grace", str(GRACE), "--max-runs", "3") as process:
+    with ServerProcess(crews, folder / "data", "--stop-grace", "600", "--max-runs", "3") as process:
         for name in ("mill", "desk"):
             assert process.ask("GET", f"/crews/{name}/inputs", timeout=60).status == 200
+        yield process
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory):
+    """It waits `GRACE` for that."""
+    data = tmp_path_factory.mktemp("data")
+    with ServerProcess(MILL, data, "--stop-grace", str(GRACE)) as process:
+        assert process.ask("GET", "/crews/mill/inputs", timeout=60).status == 200
         yield process
 
 
@@ -89,11 +98,12 @@ def test_a_running_run_stops_at_its_next_event_and_calls_no_model_again(server, 
         one.wait_for("grind_task")
         answer = stop(server, kickoff_id)
         assert (answer.status, answer.json["status"]) == (202, "stopping")
+        server.wait_until_said(f"run {kickoff_id} is to stop")
         assert server.status(kickoff_id)["state"] == "STARTED"
         again = stop(server, kickoff_id, "Bob")
         assert (again.status, again.json["status"]) == (202, "stopping")
         one.go()
-        wait_for_state(server, kickoff_id, "REVOKED", within=GRACE + SLACK)
+        wait_for_state(server, kickoff_id, "REVOKED")
         assert_stopped(server, kickoff_id, ["clean_task"])
         assert one.counts == {"clean_task": 1, "grind_task": 1}
         log = server.events(kickoff_id)
@@ -101,30 +111,37 @@ def test_a_running_run_stops_at_its_next_event_and_calls_no_model_again(server, 
         check_lanes(first_deliveries(got))
 
 
-def test_a_tool_that_takes_its_time_is_ended_after_the_grace(server, sack):
-    one = sack()
-    one.follow(clean_task=[one.weigh(600)])
-    kickoff_id = start(server, one)
-    wait_until(lambda: one.noted("effects"))
-    began = time.monotonic()
-    assert stop(server, kickoff_id).status == 202
-    wait_for_state(server, kickoff_id, "REVOKED")
-    assert GRACE <= time.monotonic() - began < GRACE + SLACK, "SIGTERM is enough"
-    assert_stopped(server, kickoff_id, [])
-    assert not alive(one.worker)
-    assert one.counts == {"clean_task": 1}
-    assert [effect for effect in one.noted("effects") if "ended" in effect] == []
+def test_a_tool_that_takes_its_time_is_ended_after_the_grace(impatient, sack):
+    """By SIGTERM: of one that is gone before a SIGKILL can have come that is sure, and a busy machine is late with some."""
+    took = GRACE + AFTER_TERM
+    for n in range(5):
+        if took < GRACE + AFTER_TERM:
+            break
+        one = sack(f"sack{n}")
+        one.follow(clean_task=[one.weigh(600)])
+        kickoff_id = start(impatient, one)
+        wait_until(lambda one=one: one.noted("effects"))
+        began = time.monotonic()
+        assert stop(impatient, kickoff_id).status == 202
+        wait_for_state(impatient, kickoff_id, "REVOKED")
+        took = time.monotonic() - began
+        assert took >= GRACE
+        assert_stopped(impatient, kickoff_id, [])
+        assert not alive(one.worker)
+        assert one.counts == {"clean_task": 1}
+        assert [effect for effect in one.noted("effects") if "ended" in effect] == []
+    assert took < GRACE + AFTER_TERM
 
 
-def test_what_does_not_hear_sigterm_is_killed(server, sack):
+def test_what_does_not_hear_sigterm_is_killed(impatient, sack):
     one = sack(clean_task=["deaf"])
-    kickoff_id = start(server, one)
+    kickoff_id = start(impatient, one)
     one.wait_for("clean_task")
     began = time.monotonic()
-    assert stop(server, kickoff_id).status == 202
-    wait_for_state(server, kickoff_id, "REVOKED")
-    assert GRACE + AFTER_TERM <= time.monotonic() - began < GRACE + AFTER_TERM + SLACK
-    assert_stopped(server, kickoff_id, [])
+    assert stop(impatient, kickoff_id).status == 202
+    wait_for_state(impatient, kickoff_id, "REVOKED")
+    assert time.monotonic() - began >= GRACE + AFTER_TERM
+    assert_stopped(impatient, kickoff_id, [])
     assert not alive(one.worker)
 
 
@@ -155,7 +172,7 @@ def test_a_run_that_pauses_while_somebody_stops_it_ends(server, sack):
     one.wait_for("grind_task")
     one.go()
     stop(server, kickoff_id)
-    wait_for_state(server, kickoff_id, "REVOKED", within=GRACE + SLACK)
+    wait_for_state(server, kickoff_id, "REVOKED")
     assert_stopped(server, kickoff_id, ["clean_task"])
     assert server.ask("GET", f"/api/v1/reviews?kickoff_id={kickoff_id}").json["reviews"] == []
 
@@ -183,7 +200,7 @@ def test_a_child_that_dies_while_it_is_stopped_is_not_tried_again(server, sack):
     one.wait_for("clean_task")
     assert stop(server, kickoff_id).status == 202
     os.kill(one.worker, 9)
-    wait_for_state(server, kickoff_id, "REVOKED", within=GRACE + SLACK)
+    wait_for_state(server, kickoff_id, "REVOKED")
     assert_stopped(server, kickoff_id, [])
     assert one.counts == {"clean_task": 1}
 

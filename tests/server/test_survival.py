@@ -15,10 +15,10 @@ max_runs = 5
 max_runs_per_token = 4
 
 [crews.watched]
-stall_timeout = 2.5
+stall_timeout = 6
 
 [crews.brief]
-run_timeout = 1
+run_timeout = 4
 max_attempts = 1
 
 [crews.narrow]
@@ -137,19 +137,19 @@ def test_a_child_that_says_nothing_for_too_long_counts_as_cut(server, sack):
     assert one.counts == {"clean_task": 1, "grind_task": 2, "pack_task": 1}
     two = sack("two", grind_task=["freeze"])
     status = server.wait_for(start(server, two, "watched", max_attempts=1))
-    assert status["error"] == "the crew said nothing for 2.5 s and was ended"
+    assert status["error"] == "the crew said nothing for 6 s and was ended"
 
 
 def test_a_run_that_works_longer_than_its_crew_may_fails(server, sack):
     one = sack(grind_task=["wait"])
     kickoff_id = start(server, one, "brief")
     status = server.wait_for(kickoff_id)
-    assert status["error"] == "the run worked longer than it may (1 s) and was ended"
+    assert status["error"] == "the run worked longer than it may (4 s) and was ended"
     assert [done(end) for end in ends(server.events(kickoff_id))] == [["clean_task"]]
 
 
 def test_a_kickoff_may_give_its_run_another_timeout(server, sack):
-    long = start(server, sack("long", grind_task=[sack("other").weigh(1.5)]), "brief", timeout=60)
+    long = start(server, sack("long", grind_task=[sack("other").weigh(4.5)]), "brief", timeout=60)
     short = start(server, sack("short", grind_task=["wait"]), timeout=0.7)
     assert server.wait_for(short)["error"] == "the run worked longer than it may (0.7 s) and was ended"
     assert server.wait_for(long)["state"] == "SUCCESS"
@@ -157,13 +157,13 @@ def test_a_kickoff_may_give_its_run_another_timeout(server, sack):
 
 def test_the_time_of_a_run_is_that_of_all_its_processes(server, sack):
     one = sack(clean_task=["wait", "wait"])
-    kickoff_id = start(server, one, timeout=1.5)
+    kickoff_id = start(server, one, timeout=8)
     one.wait_for("clean_task")
-    time.sleep(1)
+    time.sleep(4)
     os.kill(one.worker, signal.SIGKILL)
     status = server.wait_for(kickoff_id)
-    assert status["error"] == "the run worked longer than it may (1.5 s) and was ended"
-    assert 1.5 <= status["execution_time"] < 2.5
+    assert status["error"] == "the run worked longer than it may (8 s) and was ended"
+    assert 8 <= status["execution_time"] < 12
     assert ends(server.events(kickoff_id))[0]["run_attempt"] == 2
 
 
@@ -174,7 +174,7 @@ def test_the_time_of_a_run_is_that_of_all_its_processes(server, sack):
         # second are known once it is made, and its task comes to nothing.
         ({"llm_calls": 2}, 2, ["clean_task", "grind_task"]),
         ({"tokens": 15}, 2, ["clean_task"]),
-        ({"seconds": 0.8}, 2, ["clean_task"]),
+        ({"seconds": 4}, 2, ["clean_task"]),
     ],
 )
 def test_a_budget_ends_the_run_with_its_partial_result(server, sack, limits, calls, finished):

@@ -77,7 +77,8 @@ class Sack:
 
     def noted(self, name: str) -> list[Any]:
         file = self.folder / name
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        text = file.read_text() if file.exists() else ""
+        return [json.loads(line) for line in text.split("\n")[:-1]]  # the last may be half written
 
     def wait_for(self, task: str, n: int = 1, within: float = 60) -> None:
         """Until the model is called for the task, for the n-th time."""

@@ -120,7 +120,7 @@ class ServerProcess:
             time.sleep(0.02)
 
     def ask(
-        self, method: str, path: str, body: Any = None, *, timeout: float = 30, **headers: str | None
+        self, method: str, path: str, body: Any = None, *, timeout: float = 60, **headers: str | None
     ) -> Answer:
         """One request. Bytes go as they are, anything else as JSON; a header None is left out."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -154,6 +154,15 @@ class ServerProcess:
             time.sleep(0.05)
         return status
 
+    def wait_until_delivered(self, kickoff_id: str, within: float = 60) -> None:
+        """Until every attempt is recorded and nothing waits: that is a moment after the subscriber has it."""
+        until = time.monotonic() + within
+        while any(
+            lane["pending"] for lane in self.ask("GET", f"/api/v1/runs/{kickoff_id}/deliveries").json["lanes"]
+        ):
+            assert time.monotonic() < until, self.text
+            time.sleep(0.05)
+
     def events(self, kickoff_id: str) -> list[Any]:
         """The run's log; every payload in it is as the document says."""
         found: list[Any] = self.ask("GET", f"/api/v1/runs/{kickoff_id}/events?limit=1000").json["events"]
@@ -172,6 +181,6 @@ class ServerProcess:
         self._listening.set()
 
     def _close(self) -> None:
-        self._reader.join(10)
+        self._reader.join(60)
         if self.process.stdout is not None:
             self.process.stdout.close()

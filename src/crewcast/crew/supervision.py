@@ -115,6 +115,7 @@ class Supervision:
     async def _stop(self) -> None:
         never = asyncio.Event()
         await self._child.send({"op": "stop", "reason": f"stopped by {self.stopped_by}"})
+        log.info("run %s is to stop; its child is told", self._record.run.id)
         await self._clock.wait(never, self._patience.grace)
         log.info("run %s does not stop by itself; its child is ended", self._record.run.id)
         self._killed = self._killed or Left.STOPPED

@@ -34,7 +34,7 @@ class Story:
         return answer
 
 
-def until(condition, within=30):
+def until(condition, within=60):
     end = time.monotonic() + within
     while not condition():
         assert time.monotonic() < end
@@ -46,17 +46,26 @@ def story(tmp_path_factory):
     root = tmp_path_factory.mktemp("told")
     story = Story()
     with ServerProcess(
-        PROJECTS / "odd", root / "one", "--stub-llm", "--max-runs", "1", "--signatures", "v1,v1a"
+        PROJECTS / "odd",
+        root / "one",
+        "--stub-llm",
+        "--max-runs",
+        "1",
+        "--signatures",
+        "v1,v1a",
+        "--stop-grace",
+        "0.2",
     ) as server:
         server.wait_until_ready()
         documents(story, server)
         refusals(story, server)
         runs(story, server, root / "go on")
+        stopped_at_work(story, server, root / "never")
         stopping(story, server, root / "stop")
     with ServerProcess([PROJECTS / "broken", PROJECTS / "odd"], root / "two", "--stub-llm") as server:
         several(story, server)
     project = shutil.copytree(REPOSITORY / "examples" / "reviews", root / "recall_notice")
-    with ServerProcess(project, root / "three", "--stub-llm", "--stub-delay", "0.3") as server:
+    with ServerProcess(project, root / "three", "--stub-llm", "--stub-delay", "0") as server:
         server.wait_until_ready()
         reviewing(story, server)
     return story
@@ -295,13 +304,17 @@ def reviewing(story, server):
             answer = story.ask(server, title, "post", path, kickoff_id=found, name="recall_notice")
             assert answer.status == expected
         story.ask(server, "stopped", "get", status, kickoff_id=run)
-        at_work = server.kickoff(inputs)
-        until(lambda run=at_work: server.status(run)["state"] == "STARTED")
-        answer = story.ask(server, "it is at work", "post", path, kickoff_id=at_work, name="recall_notice")
-        assert answer.status == 202
-        story.ask(server, "it stops", "get", status, kickoff_id=at_work)
-        assert server.wait_for(at_work)["state"] == "REVOKED"
     story.ask(server, "void ones too", "get", "/api/v1/reviews", query="?state=all")
+
+
+def stopped_at_work(story, server, never):
+    for path in ("/stop/{kickoff_id}", "/crews/{name}/stop/{kickoff_id}"):
+        run = server.kickoff({"topic": "tea", "act": "wait", "argument": str(never)})
+        until(lambda run=run: server.status(run)["state"] == "STARTED")
+        answer = story.ask(server, "it is at work", "post", path, kickoff_id=run, name=CREW)
+        assert answer.status == 202
+        story.ask(server, "it stops", "get", "/status/{kickoff_id}", kickoff_id=run)
+        assert server.wait_for(run)["state"] == "REVOKED"
 
 
 def stopping(story, server, stop):
@@ -313,7 +326,7 @@ def stopping(story, server, stop):
     for path in ("/kickoff", "/crews/{name}/kickoff"):
         story.ask(server, "while it stops", "post", path, {"inputs": {"topic": "x"}}, name=CREW)
     stop.touch()
-    assert server.wait(40) == 0
+    assert server.wait(60) == 0
 
 
 def several(story, server):

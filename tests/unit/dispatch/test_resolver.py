@@ -20,7 +20,7 @@ def test_callers_share_a_lookup_that_is_under_way_and_nothing_else():
 
         def lookup(host, port):
             asked.append(host)
-            go.wait(10)
+            go.wait(60)
             return HERE
 
         resolver = ThreadResolver(lookup=lookup)
@@ -42,16 +42,19 @@ def test_callers_share_a_lookup_that_is_under_way_and_nothing_else():
 def test_lookups_are_bounded_and_a_silent_name_takes_one_thread():
     async def scenario() -> None:
         running: list[str] = []
+        counting = threading.Lock()
         most = 0
         never = threading.Event()
 
         def lookup(host, port):
             nonlocal most
-            running.append(host)
-            most = max(most, len(running))
+            with counting:
+                running.append(host)
+                most = max(most, len(running))
             if host == "silent.example":
-                never.wait(10)
-            running.remove(host)
+                never.wait(60)
+            with counting:
+                running.remove(host)
             return HERE
 
         resolver = ThreadResolver(threads=2, lookup=lookup)
@@ -71,15 +74,21 @@ def test_slow_names_get_half_of_the_threads_and_are_forgiven():
         go = threading.Event()
         dead = True
         at_work: list[str] = []
+        counting = threading.Lock()
         most = 0
+
+        def slow_ones():
+            return sum(name.startswith("slow") for name in at_work)
 
         def lookup(host, port):
             nonlocal most
-            at_work.append(host)
-            most = max(most, sum(name.startswith("slow") for name in at_work))
+            with counting:
+                at_work.append(host)
+                most = max(most, slow_ones())
             if host.startswith("slow"):
-                go.wait(10)
-            at_work.remove(host)
+                go.wait(60)
+            with counting:
+                at_work.remove(host)
             if host.startswith("slow") and dead:
                 raise OSError(-3, "Temporary failure in name resolution")
             return HERE
@@ -91,7 +100,7 @@ def test_slow_names_get_half_of_the_threads_and_are_forgiven():
 
         async def the_others() -> None:
             for n in range(20):
-                assert await asyncio.wait_for(resolver.resolve(f"n{n}", 443), 5) == HERE
+                assert await asyncio.wait_for(resolver.resolve(f"n{n}", 443), 30) == HERE
 
         resolver = ThreadResolver(threads=4, lookup=lookup)
         for lookup_of in await all_slow():
@@ -106,6 +115,8 @@ def test_slow_names_get_half_of_the_threads_and_are_forgiven():
         most = 0
         waiting = await all_slow()
         await the_others()
+        while slow_ones() < 2:  # a thread that has one may not have begun it
+            await asyncio.sleep(0.001)
         assert most == 2
         dead = False
         go.set()
@@ -131,7 +142,7 @@ def test_few_slow_names_are_remembered(monkeypatch):
         go = threading.Event()
 
         def lookup(host, port):
-            go.wait(10)
+            go.wait(60)
             return HERE
 
         resolver = ThreadResolver(lookup=lookup)
@@ -168,7 +179,7 @@ def test_an_answer_after_the_end_of_the_loop_is_dropped():
     done = threading.Event()
 
     def lookup(host, port):
-        go.wait(10)
+        go.wait(60)
         done.set()
         raise OSError("too late")
 
@@ -182,8 +193,8 @@ def test_an_answer_after_the_end_of_the_loop_is_dropped():
 
     asyncio.run(scenario())
     go.set()
-    assert done.wait(10)
+    assert done.wait(60)
     for thread in threading.enumerate():
         if thread.name == "crewcast-resolver":
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()

@@ -165,7 +165,8 @@ def test_who_was_given_up_takes_nothing_from_who_took_over(tmp_path):
 
 HANDLE = """
 import contextlib, sys
-from crewcast.webhooks import InProgress, SQLiteDeduper
+from crewcast.webhooks import InProgress, SQLiteDeduper, file
+file.PATIENCE = 60  # of four, one may wait long on a slow disk
 dedupe = SQLiteDeduper(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -223,7 +224,7 @@ def test_a_process_that_was_forked_with_it_has_a_connection_of_its_own(tmp_path)
     ours, theirs = context.Pipe()
     child = context.Process(target=_in_child, args=(dedupe, connection, theirs))
     child.start()
-    child.join(30)
+    child.join(60)
     assert ours.recv() == (True, True, False)
     assert dedupe.seen("child")
     assert dedupe._file._db is connection

@@ -53,7 +53,7 @@ def test_a_new_file_that_another_has_just_begun_is_waited_for(tmp_path):
         wait([opening], timeout=0.3)
         assert not opening.done()
         other.execute("COMMIT")
-        with contextlib.closing(opening.result(30)) as file:
+        with contextlib.closing(opening.result(60)) as file:
             assert count(file) == 0
 
 
@@ -74,4 +74,4 @@ def test_threads_share_one_connection_in_turn():
             wait([other], timeout=0.3)
             assert not other.done()
             db.execute("INSERT INTO one VALUES (1)")
-        assert other.result(30) == 1
+        assert other.result(60) == 1
