@@ -20,7 +20,7 @@ PROJECTS = Path(__file__).parent / "projects"
 HEADER = """
 from crewai.project import CrewBase
 from crewai.tools import tool
-from scripted import agent, answer, call, crew, task, use
+from scripted import agent, answer, call, committed, crew, task, use
 """
 FOOTER = """
 @CrewBase
@@ -29,7 +29,7 @@ class Lab:
         return build()
 """
 # Far longer than anything takes: a test that waits this long has failed.
-PATIENCE = 30
+PATIENCE = 60
 
 
 class Lines:
@@ -193,7 +193,8 @@ class Child:
 
     def acknowledge(self, line):
         if "sync" in line:
-            with contextlib.suppress(BrokenPipeError):  # a thread that still waited has ended with the run
+            # A thread that still waited has ended with the run.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self.send({"op": "ack", "n": line["sync"]})
 
     def rest(self):

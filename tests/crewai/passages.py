@@ -12,7 +12,7 @@ from crewai.project import CrewBase
 from crewai.tasks.conditional_task import ConditionalTask
 from crewai.tools import tool
 from pydantic import BaseModel
-from scripted import answer, call, crew, task, use
+from scripted import answer, call, committed, crew, task, use
 from reviewed import llm, note, read, ready, worker, CALLS, EFFECTS
 
 @tool("Look Up")

@@ -278,7 +278,7 @@ class F(Flow):
         BUSY.wait(30)
         def last():
             MORE.clear()
-            print("worked on:", MORE.wait(5))
+            print("worked on:", MORE.wait(60))
         atexit.register(last)
         return "over"
 """)

@@ -1,7 +1,6 @@
 """Crews of every shape that CrewAI has: what subscribers are told of them is true, in order and once."""
 
 import json
-import time
 
 import pytest
 
@@ -9,8 +8,6 @@ from tests.crewai.releases import since
 
 SHAPES = """
 from crewai import Crew, Process, Task
-from crewai.events import crewai_event_bus
-from crewai.events.types.task_events import TaskFailedEvent
 from crewai.tasks.conditional_task import ConditionalTask
 from pydantic import BaseModel
 
@@ -98,16 +95,14 @@ def build():
 
 def test_a_task_that_fails_beside_another_fails_the_run_after_it(tell):
     told = tell("""
-import threading
-b_is_done = threading.Event()
 def fail():
-    b_is_done.wait(30)
+    committed(1)
     raise RuntimeError("down")
 def build():
     a, b = agent(fail, role="A", max_retry_limit=0), agent(answer("B"), role="B")
     return crew(
         task(a, "a", async_execution=True),
-        task(b, "b", async_execution=True, callback=lambda _: b_is_done.set()),
+        task(b, "b", async_execution=True),
         task(agent(answer("C")), "c"),
     )
 """)
@@ -117,8 +112,7 @@ def build():
 
 
 def test_a_task_that_the_end_of_the_run_cuts_off_is_not_told(tell):
-    """It neither failed nor came to an end: the crew event says what happened."""
-    begin = time.monotonic()
+    """It neither failed nor came to an end: the crew event says what happened, without waiting for it."""
     told = tell("""
 import threading
 b_works = threading.Event()
@@ -127,7 +121,7 @@ def fail():
     raise RuntimeError("down")
 def work():
     b_works.set()
-    threading.Event().wait(30)
+    threading.Event().wait(600)
 def build():
     a, b = agent(fail, role="A", max_retry_limit=0), agent(work, role="B")
     return crew(
@@ -135,21 +129,18 @@ def build():
 """)
     assert told.ends() == [("a", "error", "down")]
     assert told.crew["status"] == "error"
-    assert time.monotonic() - begin < 20
 
 
 @since("1.15.29", "one executor for all agents")
 def test_tasks_side_by_side_that_share_an_agent_keep_their_steps(tell):
     """CrewAI has the agent do one thing at a time, fails the other task, and names it in the steps of the first."""
     told = tell("""
-import threading
-one_is_refused = threading.Event()
 def work():
-    one_is_refused.wait(30)
+    # The other one's failure.
+    committed(1)
     return answer("done")
 def build():
     shared = agent(work, role="S", max_retry_limit=0)
-    crewai_event_bus.register_handler(TaskFailedEvent, lambda source, event: one_is_refused.set())
     return crew(
         task(shared, "a", async_execution=True), task(shared, "b", async_execution=True),
         task(agent(answer("C")), "c"))

@@ -270,11 +270,16 @@ def build():
 
 def test_max_execution_time_fails_the_task_and_ends_its_calls(tell):
     told = tell('''
-import threading
+import concurrent.futures, threading
+given_up, cancel = threading.Event(), concurrent.futures.Future.cancel
+def cancel_and_note(future):
+    given_up.set()
+    return cancel(future)
+concurrent.futures.Future.cancel = cancel_and_note
 @tool("Wait")
 def wait(word: str) -> str:
-    """Wait longer than the agent may take."""
-    threading.Event().wait(1.3)
+    """Wait longer than the agent may take: CrewAI waits for it when it has given the agent up."""
+    given_up.wait(5)
     return "waited"
 def build():
     worker = agent([call("wait", word="a")], "late", native=True, tools=[wait], role="A",

@@ -40,7 +40,7 @@ def bus():
     """The bus; what its handlers print in their own time belongs to the test."""
     bus = importlib.import_module("crewai.events.event_bus").crewai_event_bus
     yield bus
-    bus.flush(30)
+    bus.flush(60)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_tool_result_names_its_start(bus, kind):
 
 
 def test_the_bus_can_be_flushed(bus):
-    assert bus.flush(5) is True
+    assert bus.flush(60) is True
 
 
 FIELDS = {

@@ -163,11 +163,8 @@ def test_a_task_that_ended_beside_the_one_that_was_cut_is_not_run_again(cut):
     run, whole = cut(
         FOUR
         + """
-    import threading
-    b_is_done = threading.Event()
-    c.llm._replies[0] = lambda: b_is_done.wait(30) and once("now") or answer("done C")
-    return crew(task(c, "c", async_execution=True),
-                task(b, "b", async_execution=True, callback=lambda output: note("b") or threading.Timer(1, b_is_done.set).start()),
+    c.llm._replies[0] = lambda: committed(1) or once("now") or answer("done C")
+    return crew(task(c, "c", async_execution=True), task(b, "b", async_execution=True, callback=lambda output: note("b")),
                 task(d, "d"))
 """
     )

@@ -8,9 +8,11 @@ import signal
 import struct
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
+from crewcast.crew.child.birth import LEAVE_SECONDS
 from tests.crewai.driver import PATIENCE
 from tests.crewai.passages import Passages, approve, project, reject
 from tests.crewai.releases import has, since
@@ -45,8 +47,10 @@ def stop(passages):
 # Held until the child has heard that it is to stop, or until the file is there.
 HOLD = """
 import gc
+def control_of_this():
+    return next(each for each in gc.get_objects() if type(each).__name__ == "Control")
 def hold():
-    control = next(each for each in gc.get_objects() if type(each).__name__ == "Control")
+    control = control_of_this()
     open("held", "w").close()
     while control._stop is None and not os.path.exists("go"):
         time.sleep(0.01)
@@ -137,7 +141,8 @@ def test_a_run_stops_at_its_next_event(stop, place):
     assert run.last["tasks"] == []
     assert [call["llm"] for call in run.calls] == ["A"]
     assert ["held"] in run.effects
-    assert run.seconds < 5
+    # Nothing is waited for until some time is over.
+    assert run.seconds < LEAVE_SECONDS
 
 
 def test_what_was_finished_is_told_by_a_run_that_stops(stop):
@@ -151,9 +156,9 @@ def build():
 
 
 def test_a_stop_that_comes_before_the_first_task_is_heard(passages):
-    run = passages("def build():\n    return crew(task(worker(answer('a')), 'a'))")
-    child = run.host.fork()
-    child.give(run.folder, journal={})
+    run = passages(HOLD + "def build():\n    hold()\n    return crew(task(worker(answer('a')), 'a'))")
+    child = run.host.start(run.folder, journal={})
+    until((run.folder / "held").exists)
     child.send({"op": "stop", "reason": "at once"})
     lines = child.result()
     assert (lines[-1]["kind"], lines[-1]["error"]) == ("stopped", "at once")
@@ -180,21 +185,39 @@ class Lab(Flow):
 # The server's silence
 
 
-def beating(passages, patience):
-    run = passages(
-        HOLD
-        + """
+# As long as a start may take, wherever that is.
+LONG = 600
+# From here on the server is to say something every second, whatever the start took.
+EVERY_SECOND = """
 def build():
-    return crew(task(worker(lambda: hold() or answer("a")), "a"))
+    return crew(task(worker(lambda: every_second() or hold() or answer("a")), "a"))
+def every_second():
+    control, clock = control_of_this(), sys.modules[type(control_of_this()).__module__].CLOCK
+    control._patience, control._heard = 1, time.clock_gettime(clock)
 """
-    )
-    child = run.host.start(run.folder, journal={}, patience=patience)
-    until((run.folder / "held").exists)
-    return run, child
+# Two thirds of its patience pass three times, and each time a beat is waited for.
+BEATEN = """
+def build():
+    return crew(task(worker(lambda: beaten() or answer("a")), "a"))
+def beaten():
+    control = control_of_this()
+    for n in range(3):
+        control._heard -= control._patience * 2 / 3
+        before = control._heard
+        open(f"beat-{n}", "w").close()
+        while control._heard == before:
+            time.sleep(0.01)
+"""
+
+
+def patient(passages, code):
+    run = passages("import sys\n" + HOLD + code)
+    return run, run.host.start(run.folder, journal={}, patience=LONG)
 
 
 def test_a_child_whose_server_is_silent_ends_without_a_word(passages):
-    run, child = beating(passages, 1)
+    run, child = patient(passages, EVERY_SECOND)
+    until((run.folder / "held").exists)
     time.sleep(1.1)
     (run.folder / "go").touch()
     assert [line["op"] for line in child.rest() if line["op"] != "journal"] == ["started", "event"]
@@ -202,18 +225,19 @@ def test_a_child_whose_server_is_silent_ends_without_a_word(passages):
 
 
 def test_a_child_whose_server_beats_goes_on(passages):
-    run, child = beating(passages, 2)
-    for _ in range(3):
-        time.sleep(0.9)
+    run, child = patient(passages, BEATEN)
+    for n in range(3):
+        until((run.folder / f"beat-{n}").exists)
         child.send({"op": "beat"})
-    (run.folder / "go").touch()
     assert child.result()[-1]["op"] == "finished"
 
 
 def test_a_beat_that_was_read_too_late_revives_nothing(passages):
     """A process that was suspended finds the beats of before in its socket."""
-    run, child = beating(passages, 1)
+    run, child = patient(passages, EVERY_SECOND)
+    until((run.folder / "held").exists)
     os.kill(child.pid, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     child.send({"op": "beat"})
     time.sleep(1.2)
     os.kill(child.pid, signal.SIGCONT)
