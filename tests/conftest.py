@@ -4,17 +4,12 @@ import contextlib
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, settings
-
-# A machine that is busy for a moment makes an example late, and no example wrong.
-settings.register_profile("crewcast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("crewcast")
 
 with contextlib.suppress(ImportError):  # `make compat` has none of the tests that need it
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 
     # By default an example that takes longer than 200 ms fails its test, also where only the machine was busy.
-    settings.register_profile("crewcast", deadline=None)
+    settings.register_profile("crewcast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("crewcast")
 
 # Folders, in which the files come in any order; all the others take seconds together. Or the last long file would run
