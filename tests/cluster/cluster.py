@@ -21,6 +21,7 @@ from crewcast.webhooks import SignatureError, verify
 from tests.cluster.forge import Model
 from tests.support.mill import wait_until
 from tests.support.postgres import Postgres
+from tests.support.processes import descendants
 from tests.support.receiver import Receiver, Request, check_lanes
 from tests.support.server import ENDED, Answer, ServerProcess
 
@@ -31,16 +32,6 @@ PASS_ON = ("--lease", f"{LEASE:g}", "--stop-grace", "0", "--delivery-timeout", f
 UP_WITHIN = 90.0
 WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
 NO_ANSWER = (OSError, HTTPException)  # of a node that is gone, is stopped, or was killed while it answered
-
-
-def descendants(pid: int) -> list[int]:
-    """Those that are there now; any of them may end meanwhile."""
-    try:
-        children = [int(found) for task in Path(f"/proc/{pid}/task").iterdir()
-                    for found in (task / "children").read_text().split()]  # fmt: skip
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return children + [other for child in children for other in descendants(child)]
 
 
 class Node(ServerProcess):

@@ -7,7 +7,9 @@ import resource
 
 import pytest
 
-from tests.crash.test_server_kill import ODD, alive, descendants, wait_until
+from tests.crash.test_server_kill import ODD
+from tests.support.mill import wait_until
+from tests.support.processes import alive, descendants
 from tests.support.receiver import Receiver, check_lanes
 from tests.support.server import ServerProcess
 
@@ -73,6 +75,7 @@ def test_a_full_disk_is_said_once_and_survived(tmp_path):
         stored = {event["id"] for run in running for event in server.events(run)}
         receiver.wait(lambda got: {one.event_id for one in got} == stored)
         check_lanes(receiver.requests)
+        server.wait_until_said("can be written again")
         assert len(loud(server)) == 2
         assert "can be written again" in loud(server)[1]
 
@@ -104,4 +107,5 @@ def test_outcomes_that_a_full_disk_did_not_take_are_delivered_again(tmp_path):
         assert len(again) == 1
         assert again[0].body == first.body
         assert server.ask("GET", "/api/v1/undelivered").json["dead_letters"] == []
+        server.wait_until_said("can be written again")
         assert len(loud(server)) == 2

@@ -6,7 +6,6 @@ CREWCAST_SOAK_SECONDS for the long form.
 
 import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,18 +17,13 @@ from typing import Any
 import pytest
 
 from tests.support.mill import ASKING, TASKS, Sack, desk, wait_for_state, wait_until
+from tests.support.processes import descendants, kill
 from tests.support.receiver import Receiver, check_lanes, first_deliveries
 from tests.support.server import ENDED, ServerProcess
 
 SOAK = float(os.environ.get("CREWCAST_SOAK_SECONDS", "0"))
 ATTEMPTS = 100
 NARROW = "\n[crews.narrow]\nmax_runs = 1\n"
-
-
-def descendants(pid: int) -> list[int]:
-    children = [int(found) for task in Path(f"/proc/{pid}/task").iterdir()
-                for found in (task / "children").read_text().split()]  # fmt: skip
-    return children + [other for child in children for other in descendants(child)]
 
 
 class World:
@@ -65,8 +59,7 @@ class World:
 
     def kill_children(self) -> None:
         for host in descendants(self.server.process.pid)[:1]:
-            for child in descendants(host):
-                os.kill(child, signal.SIGKILL)
+            kill(descendants(host))
 
     def start(self, crew: str = "desk", **script: list[Any]) -> str:
         sack = Sack(self.folder / "sacks" / str(len(self.sacks)), **script)
@@ -82,7 +75,7 @@ class World:
 
     def paused(self, **script: list[Any]) -> str:
         kickoff_id = self.start("desk", **script)
-        wait_for_state(self.server, kickoff_id, "PAUSED")
+        wait_for_state(self.server, kickoff_id, "PAUSED", within=60)
         return kickoff_id
 
     def decide(self, kickoff_id: str, *, approve: bool = True) -> None:
@@ -210,7 +203,7 @@ def test_a_kill_at_any_moment_does_nothing_twice(world):
             time.sleep(dice.uniform(0, 1))
             world.kill_server()
         for run in runs:
-            wait_until(lambda run=run: world.server.status(run)["state"] in ENDED, 60)
+            wait_until(lambda run=run: world.server.status(run)["state"] in ENDED, 100)
         over.set()
         approver.join()
         for run in runs:

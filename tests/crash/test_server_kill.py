@@ -1,15 +1,20 @@
 """Rows of the crash table: what is true after the server or a child is killed, or told to stop."""
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from crewcast.core.run import Run, RunState
+from crewcast.store.sqlite import SQLiteStore
+from tests.support.mill import wait_until
+from tests.support.processes import alive, descendants, kill
 from tests.support.receiver import Receiver, check_lanes, first_deliveries
 from tests.support.server import CLASSIC, TOKEN, ServerProcess
 
@@ -21,24 +26,14 @@ def odd(data: Path, *flags: str) -> ServerProcess:
     return ServerProcess(ODD, data, "--stub-llm", "--stub-delay", "0", *flags)
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def descendants(pid: int) -> list[int]:
-    children = [int(found) for task in Path(f"/proc/{pid}/task").iterdir()
-                for found in (task / "children").read_text().split()]  # fmt: skip
-    return children + [other for child in children for other in descendants(child)]
-
-
-def wait_until(condition, within: float = 20) -> None:
-    until = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+def loads_later(project: Path, folder: Path) -> tuple[Path, Path]:
+    """A copy of the project that is loaded once the file is there, which comes second."""
+    copy, go_on = folder / project.name, folder / "load"
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns("__pycache__", ".crewcast"))
+    (module,) = copy.glob("src/*/crew.py")
+    wait = f"import os, time\nwhile not os.path.exists({str(go_on)!r}):\n    time.sleep(0.02)\n"
+    module.write_text(wait + module.read_text())
+    return copy, go_on
 
 
 def test_kill_9_of_the_server_in_the_middle_of_a_run(tmp_path):
@@ -60,7 +55,7 @@ def test_kill_9_of_the_server_in_the_middle_of_a_run(tmp_path):
             pids = descendants(server.process.pid)
             assert len(pids) == 2, "a host and its child"
             server.kill()
-        wait_until(lambda: not any(map(alive, pids)), 5)
+        wait_until(lambda: not any(map(alive, pids)))
         receiver.answer = lambda request, n: 204
         with odd(tmp_path, "--retry-schedule", "0.2") as server:
             go_on.touch()
@@ -80,13 +75,16 @@ def test_kill_9_of_the_server_in_the_middle_of_a_run(tmp_path):
 
 
 def test_kill_9_with_a_queued_run_loses_nothing_that_was_acknowledged(tmp_path):
+    project, load = loads_later(ODD, tmp_path)
+    data = tmp_path / "data"
     with Receiver() as receiver:
-        with odd(tmp_path) as server:
-            # CrewAI still loads: the kickoff is durable and waits.
+        with ServerProcess(project, data, "--stub-llm", "--stub-delay", "0") as server:
+            # The crew still loads: the kickoff is durable and waits.
             kickoff_id = server.kickoff({"topic": "tea"}, **receiver.urls())
             assert server.status(kickoff_id)["state"] == "PENDING"
             server.kill()
-        with odd(tmp_path) as server:
+        load.touch()
+        with ServerProcess(project, data, "--stub-llm", "--stub-delay", "0") as server:
             assert server.wait_for(kickoff_id)["state"] == "SUCCESS"
             receiver.wait_for_crew_events()
 
@@ -104,10 +102,12 @@ def test_an_idempotency_key_holds_over_a_kill(tmp_path):
 
 
 def test_a_kickoff_that_was_accepted_is_answered_again_whatever_is_known_by_now(tmp_path):
-    """While CrewAI loads a lacking input is not known; the retry with the same key must not be refused for it."""
-    with ServerProcess(CLASSIC, tmp_path, "--stub-llm") as server:
+    """While a crew loads a lacking input is not known; the retry with the same key must not be refused for it."""
+    project, load = loads_later(CLASSIC, tmp_path)
+    with ServerProcess(project, tmp_path / "data", "--stub-llm") as server:
         first = server.ask("POST", "/kickoff", {"inputs": {}}, idempotency_key="k")
         assert first.status == 200
+        load.touch()
         server.wait_until_ready()
         again = server.ask("POST", "/kickoff", {"inputs": {}}, idempotency_key="k")
         assert (again.status, again.json["kickoff_id"]) == (200, first.json["kickoff_id"])
@@ -147,8 +147,7 @@ def test_a_killed_child_ends_a_run_that_may_be_tried_once(running, tmp_path):
     )
     [host] = descendants(running.process.pid)[:1]
     wait_until(lambda: descendants(host) and running.events(kickoff_id))
-    for child in descendants(host):
-        os.kill(child, signal.SIGKILL)
+    kill(descendants(host))
     error = "the crew's process was killed (SIGKILL; often the sign of too little memory)"
     assert running.wait_for(kickoff_id)["error"] == error
 
@@ -199,8 +198,8 @@ def test_crews_that_take_too_long_for_sigterm_go_on_at_the_next_start(tmp_path):
             once = server.kickoff({"topic": "tea", "act": "wait", "argument": str(go_on)}, max_attempts=1)
             wait_until(lambda: server.events(kickoff_id) and server.events(once))
             assert server.terminate() == 0
+        assert asyncio.run(stored(tmp_path, kickoff_id)).state is RunState.QUEUED
         with odd(tmp_path) as server:
-            assert server.status(kickoff_id)["state"] == "PENDING"
             assert server.status(once)["error"] == "the server ended during the run"
             go_on.touch()
             assert server.wait_for(kickoff_id)["state"] == "SUCCESS"
@@ -208,6 +207,15 @@ def test_crews_that_take_too_long_for_sigterm_go_on_at_the_next_start(tmp_path):
             assert [event["channel"] for event in log].count("crew") == 1
             receiver.wait(lambda got: len({one.event_id for one in got}) == len(log))
             check_lanes(receiver.requests)
+
+
+async def stored(data: Path, kickoff_id: str) -> Run:
+    """A run in the folder of a server that has ended."""
+    store = await SQLiteStore.open(data)
+    run = await store.run(kickoff_id)
+    await store.close()
+    assert run is not None
+    return run
 
 
 def test_a_subscriber_that_comes_back_gets_everything_in_order(running):
@@ -244,6 +252,7 @@ def test_a_crew_child_shares_no_descriptor_but_its_log(running, tmp_path):
     kickoff_id = running.kickoff({"topic": "tea", "act": "wait", "argument": str(go_on)})
     wait_until(lambda: running.events(kickoff_id))
     server = running.process.pid
+    wait_until(lambda: len(descendants(server)) == 2)  # a child of another run may be about to end
     host, child = descendants(server)
     mine = open_files(child)
     assert mine["0"] == "/dev/null"
@@ -315,9 +324,11 @@ def test_a_large_result_is_cut_in_the_event_and_whole_in_the_status(running):
 
 
 def test_an_input_that_is_missing_at_run_time_ends_the_run(tmp_path):
-    with Receiver() as receiver, ServerProcess(CLASSIC, tmp_path, "--stub-llm") as server:
+    project, load = loads_later(CLASSIC, tmp_path)
+    with Receiver() as receiver, ServerProcess(project, tmp_path / "data", "--stub-llm") as server:
         # The crew is not loaded yet, so its inputs are not known: the runs themselves find out.
         ids = [server.kickoff(inputs, **receiver.urls()) for inputs in ({"topic": "tea"}, {})]
+        load.touch()
         for kickoff_id in ids:
             status = server.wait_for(kickoff_id)
             assert status["state"] == "FAILED"
@@ -331,7 +342,7 @@ def test_an_input_that_is_missing_at_run_time_ends_the_run(tmp_path):
 def test_a_project_that_cannot_be_loaded_says_why_everywhere(tmp_path):
     project = Path(__file__).parents[1] / "projects" / "broken"
     with Receiver() as receiver, ServerProcess(project, tmp_path, "--stub-llm") as server:
-        answer = server.ask("GET", "/inputs")
+        answer = server.ask("GET", "/inputs", timeout=60)
         assert answer.status == 500
         assert "No module named 'a_package_that_is_not_installed'" in answer.json["message"]
         assert "src/broken/crew.py" in answer.json["message"]
@@ -348,7 +359,7 @@ def test_a_project_that_cannot_be_loaded_says_why_everywhere(tmp_path):
 def start(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("CREWCAST_")}
     command = [sys.executable, "-m", "crewcast", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=variables | environ)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=variables | environ)
 
 
 def test_what_keeps_a_server_from_starting_is_said_in_a_line(running, tmp_path):
@@ -402,6 +413,8 @@ def test_the_data_folder_keeps_itself_out_of_git_and_of_others_sight(running):
 
 
 def test_http_answers_at_once_while_crewai_loads(tmp_path):
-    with ServerProcess(ODD, tmp_path, "--stub-llm") as server:
+    project, load = loads_later(ODD, tmp_path)
+    with ServerProcess(project, tmp_path / "data", "--stub-llm") as server:
         assert server.ask("GET", "/healthz").json["crews"] == {"odd-jobs": "loading"}
+        load.touch()
         assert server.ask("GET", "/inputs", timeout=60).json == {"inputs": ["topic"]}

@@ -125,22 +125,30 @@ class Host:
         await self.ready()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        log_fd = await asyncio.to_thread(os.open, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._jobs += 1
         child = Child(f"job-{self._jobs}", ours)
+        try:
+            with theirs:
+                await self._hand_over(child, theirs, output)
+            await child.send(job)
+        except BaseException:
+            child.close()  # whoever asked does not get it; if it was forked, it ends itself
+            raise
+        return child
+
+    async def _hand_over(self, child: Child, theirs: socket.socket, output: Path) -> None:
+        log_fd = await asyncio.to_thread(os.open, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._children[child.id] = child
         try:
             async with self._sending:
                 await self._send_fork(child.id, [theirs.fileno(), log_fd])
-        except OSError as e:
+        except BaseException as e:
             self._children.pop(child.id, None)
-            ours.close()
-            raise HostUnusable(f"the host process of {self.python} is gone ({e})") from e
+            if isinstance(e, OSError):
+                raise HostUnusable(f"the host process of {self.python} is gone ({e})") from e
+            raise
         finally:
-            theirs.close()
             os.close(log_fd)
-        await child.send(job)
-        return child
 
     async def close(self) -> None:
         """Ends the host; its children end with their sockets."""
