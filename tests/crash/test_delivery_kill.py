@@ -124,7 +124,7 @@ class Nodes:
         assert node.stdin is not None
         node.stdin.write("finish\n")
         node.stdin.flush()
-        assert self.ended(node, 60) == 0
+        assert self.ended(node, 100) == 0
 
 
 def check(nodes: Nodes, subscriber: Subscriber) -> str:
@@ -251,18 +251,19 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
         yield new_database
 
 
+@pytest.mark.timeout(240 + 2 * SOAK)
 def test_no_kill_loses_an_event_or_its_order(store):
     dice = random.Random()
 
     def story(nodes: Nodes, subscriber: Subscriber, until: float) -> None:
-        while time.monotonic() < until:
+        while time.monotonic() < until or nodes.kills < 3:
             node = nodes.start()
             wait_for_more(subscriber.requests)
             time.sleep(dice.uniform(0.05, 0.8))
             node.kill()
-            nodes.killed(node, 5)
+            nodes.killed(node, 60)
 
-    assert told_over(store, dice, SOAK or 6, story) >= 3
+    told_over(store, dice, SOAK or 6, story)
 
 
 @pytest.mark.timeout(240 + 2 * SOAK)
@@ -284,7 +285,7 @@ def test_each_point_between_append_and_settle_can_be_the_last(store, request):
             else:
                 node = nodes.start(point, str(passages))
             try:
-                nodes.killed(node, 30)
+                nodes.killed(node, 60)
             except subprocess.TimeoutExpired:
                 pytest.fail(f"{point!r} was not passed {passages} times")
             subscriber.kill_at = 0
@@ -309,7 +310,7 @@ def told_over(
 
 
 def wait_for_more(requests: list[Request]) -> None:
-    before, until = len(requests), time.monotonic() + 30
+    before, until = len(requests), time.monotonic() + 60
     while len(requests) == before:
         assert time.monotonic() < until
         time.sleep(0.01)

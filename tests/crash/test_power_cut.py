@@ -121,7 +121,7 @@ def recorded(folder: Path, *weaker: str) -> list[Op]:
         env={**os.environ, "PYTHONPATH": places},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     if done.returncode == HIDDEN:
         pytest.skip(
