@@ -25,9 +25,8 @@ from tests.support.processes import descendants
 from tests.support.receiver import Receiver, Request, check_lanes
 from tests.support.server import ENDED, Answer, ServerProcess
 
-LEASE = (
-    6.0  # a crew hears from its worker within a quarter and waits for half: as long may this machine be busy
-)
+# A crew hears from its worker within a quarter and waits for half: as long may this machine be busy.
+LEASE = 6.0
 DELIVERY_TIMEOUT = 2.0
 HANGS = 504  # what is answered then comes too late
 PASS_ON = ("--lease", f"{LEASE:g}", "--stop-grace", "0", "--delivery-timeout", f"{DELIVERY_TIMEOUT:g}")
