@@ -18,7 +18,7 @@ from crewcast.core.errors import StoreError, StoreUnusable
 from crewcast.core.event import Channel, Event
 from crewcast.core.run import Run
 from crewcast.store.moving import move
-from crewcast.store.postgres import PostgresStore, connection
+from crewcast.store.postgres import PostgresStore, connection, hints
 from crewcast.store.postgres.connection import Database
 from crewcast.store.postgres.session import load_queries
 from crewcast.store.protocol import Hint
@@ -524,13 +524,19 @@ async def test_a_dump_that_is_restored_has_everything_and_work_goes_on(
 
 
 @pytest.fixture
-def other(database_url: str, store: PostgresStore, runner: asyncio.Runner) -> Iterator[PostgresStore]:
-    """A second node, once both hear each other."""
+def other(
+    database_url: str, store: PostgresStore, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PostgresStore]:
+    """A second node, once both hear each other and know that they are two."""
+    monkeypatch.setattr(hints, "COUNT_EVERY", 0.02)
 
     async def opened() -> PostgresStore:
         made = await PostgresStore.open(database_url)
         await acquainted(store, made)
         await acquainted(made, store)
+        # The answer that is on its way may be from before: who takes itself to be alone sends nothing until the next.
+        before = [node.hints.counts for node in (store, made)]
+        await until(lambda: store.hints.counts > before[0] + 1 and made.hints.counts > before[1] + 1)
         return made
 
     made = runner.run(opened())

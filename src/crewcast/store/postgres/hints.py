@@ -36,6 +36,7 @@ class Hints:
         self._foreign = foreign
         self._listeners = Listeners()
         self._alone = False
+        self.counts = 0  # how often it has asked how many nodes hear hints
         self._sender = secrets.token_hex(4)
         self._unsaid: dict[Hinted, None] = {}
         self._some = asyncio.Event()
@@ -124,6 +125,7 @@ class Hints:
                     # It is found out here too that a connection died without a word.
                     ((listeners,),) = await db.all("listeners", {"name": LISTENER})
                     self._alone = listeners <= 1
+                    self.counts += 1
                     with suppress(TimeoutError):
                         await asyncio.wait_for(ended.wait(), COUNT_EVERY)
                 log.debug(
