@@ -1,7 +1,6 @@
 """`crewcast dev` follows edits of a project: inputs, tasks and errors are those of the files as they are now."""
 
-import time
-
+from tests.support.mill import wait_until
 from tests.support.server import ServerProcess
 
 CREW = """
@@ -13,13 +12,6 @@ crew = Crew(agents=[writer], tasks=[
 ])
 """
 EDITED = CREW.replace("{topic}", "{theme} for {reader}").replace('name="write"', 'name="draft"')
-
-
-def wait_until(condition, within: float = 60) -> None:
-    until = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def test_an_edit_is_in_the_next_request_and_the_next_run(tmp_path):

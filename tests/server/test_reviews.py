@@ -13,11 +13,11 @@ import time
 import urllib.error
 import urllib.parse
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from tests.support.mill import ASKING, TASKS, Sack, desk, wait_for_state, wait_until
+from tests.support.processes import alive
 from tests.support.receiver import Receiver, check_lanes, check_payload, first_deliveries
 from tests.support.server import ServerProcess
 
@@ -212,13 +212,6 @@ def persistently(server, kickoff_id):
             return decide(server, kickoff_id)
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.1)
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the latter, if it goes while it is read
-        return False
 
 
 def test_what_is_rejected_is_done_again_until_somebody_approves(server, sack):

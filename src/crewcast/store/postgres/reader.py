@@ -22,18 +22,14 @@ class LaneReader:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._asked: deque[tuple[Lane, int, asyncio.Future[list[Event]]]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._readers = 0
+        self._readers: set[asyncio.Task[None] | None] = set()
 
     def read(self, lane: Lane, limit: int) -> "asyncio.Future[list[Event]]":
         future: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
         self._asked.append((lane, limit, future))
         # Two readers: one reads while the other's rows are taken in.
-        if self._readers < 2:
-            self._readers += 1
-            task = asyncio.create_task(self._run())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if len(self._readers) < 2:
+            self._readers.add(asyncio.create_task(self._run()))
         return future
 
     async def _run(self) -> None:
@@ -41,7 +37,7 @@ class LaneReader:
             await self._read_all()
         finally:
             # In this turn of the loop: whom the last answers wake asks for more before the task is known to be done.
-            self._readers -= 1
+            self._readers.discard(asyncio.current_task())
 
     async def _read_all(self) -> None:
         while self._asked:
